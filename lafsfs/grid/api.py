@@ -199,7 +199,11 @@ class StorageServer(Protocol):
         """
 
     async def add_lease(self, storage_index: bytes, lease: LeaseSecrets) -> None:
-        """Add or renew a lease on every share, of either kind. NoSuchShareError if there is none."""
+        """Add or renew a lease on every share, of either kind.
+
+        Raises:
+            NoSuchShareError: the server holds no share under this index.
+        """
 
     async def advise_corrupt_share(
         self, kind: ShareKind, storage_index: bytes, shnum: int, reason: str
