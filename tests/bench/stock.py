@@ -72,7 +72,9 @@ class StockNode:
             status = json.loads(self.request("GET", "/?t=json"))
         except (OSError, urllib.error.URLError):
             return False
-        return any(s["connection_status"].startswith("Connected") for s in status["servers"])
+        return any(
+            s["connection_status"].lower().startswith("connected") for s in status["servers"]
+        )
 
 
 @contextmanager
@@ -93,7 +95,6 @@ def stock_node(tahoe: Path, base: Path) -> Iterator[StockNode]:
 
     def local(port: int) -> list[str]:
         return [
-            "--hostname=127.0.0.1",
             f"--port=tcp:{port}:interface=127.0.0.1",
             f"--location=tcp:127.0.0.1:{port}",
         ]
