@@ -55,6 +55,7 @@ class ServerVersion:
     maximum_immutable_share_size: int
     maximum_mutable_share_size: int
     total_space: int | None = None  # capacity of the volume, where the server knows it
+    volume: str | None = None  # servers that name the same volume share its space
 
 
 @dataclass(frozen=True, slots=True)
