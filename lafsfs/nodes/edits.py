@@ -21,16 +21,25 @@ key whole, ``None`` removes it, keys not given stay. ``tahoe`` is never taken fr
 from __future__ import annotations
 
 import enum
+import itertools
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lafsfs.caps import UnknownCap
-from lafsfs.errors import BadNameError
+from lafsfs.caps import slots_of
+from lafsfs.errors import BadNameError, NotPermittedError
+from lafsfs.formats.dirtable import make_entry
+from lafsfs.nodes.listing import Child
 
 if TYPE_CHECKING:
-    from lafsfs.caps import Cap
+    from collections.abc import Sequence
+
+    from lafsfs.caps import Cap, UnknownCap
+    from lafsfs.formats.dirtable import DirectoryTable, Entry
+
+MAX_NAME_BYTES = 255  # of UTF-8: what a local file system can show without escaping
 
 Metadata: TypeAlias = Mapping[str, Any]
 
@@ -58,6 +67,8 @@ class SetChild:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", normalized(self.name))
+        if slots_of(self.cap) == (None, None):
+            raise NotPermittedError("this child can be kept where it is, but not linked elsewhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +136,164 @@ def normalized(name: str) -> str:
     except UnicodeEncodeError:
         raise BadNameError("a child's name must be UTF-8") from None
     return unicodedata.normalize("NFC", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What every edit of one batch needs to know; fixed once, so that retries agree.
+
+    ``now`` is in seconds since the epoch, ``host`` tells whose conflicting copy it was, and
+    ``write_key`` is the directory's.
+    """
+
+    now: float
+    host: str
+    write_key: bytes = field(repr=False)
+
+
+def apply_edits(
+    table: DirectoryTable, edits: Sequence[Edit], circumstances: Circumstances
+) -> tuple[DirectoryTable | None, tuple[Outcome, ...]]:
+    """Apply ``edits`` in order: the new table (``None`` if nothing changed), an outcome for each.
+
+    Later edits see what earlier ones did.
+    """
+    draft = _Draft(dict(table.by_name), circumstances)
+    outcomes = tuple(draft.apply(edit) for edit in edits)
+    return (table.with_entries(draft.entries) if draft.changed else None), outcomes
+
+
+class _Draft:
+    """The readable entries of a table while a batch is being applied to them."""
+
+    def __init__(self, entries: dict[str, Entry], circumstances: Circumstances) -> None:
+        self.entries = entries
+        self.changed = False
+        self._circumstances = circumstances
+
+    def apply(self, edit: Edit) -> Outcome:
+        if isinstance(edit, SetChild):
+            return self._set_child(edit)
+        if isinstance(edit, Unlink):
+            return self._unlink(edit)
+        return self._set_metadata(edit)
+
+    def _set_child(self, edit: SetChild) -> Outcome:
+        child = self._child(edit.name)
+        if _is_base(child, edit.base) or self._holds(edit.name, edit):
+            return Done(self._link(edit.name, child, edit))
+        name = self._conflict_name(edit)
+        self._link(name, self._child(name), edit)
+        return Conflict(name)
+
+    def _unlink(self, edit: Unlink) -> Outcome:
+        child = self._child(edit.name)
+        if child is None:
+            return Done(changed=False)
+        if not _is_base(child, edit.base):
+            return Kept()
+        del self.entries[edit.name]
+        self.changed = True
+        return Done(changed=True)
+
+    def _set_metadata(self, edit: SetMetadata) -> Outcome:
+        child = self._child(edit.name)
+        if child is None:
+            return Gone()
+        return Done(self._store(edit.name, child, child.cap, edit.metadata, replace=False))
+
+    def _link(self, name: str, child: Child | None, edit: SetChild) -> bool:
+        return self._store(name, child, edit.cap, edit.metadata or {}, replace=edit.replace)
+
+    def _store(
+        self,
+        name: str,
+        child: Child | None,
+        cap: Cap | UnknownCap,
+        metadata: Metadata,
+        *,
+        replace: bool,
+    ) -> bool:
+        """Make ``name`` lead to ``cap`` with that metadata; False if it did already."""
+        before = {} if child is None else child.metadata
+        after = laid_over(before, metadata, replace=replace)
+        cap = attenuated(cap, after)
+        if child is not None and child.cap == cap and after == before:
+            return False
+        after = stamped(after, before, self._circumstances.now)
+        if child is not None and child.cap == cap:
+            entry = child.entry.with_metadata(after)  # whatever the entry holds, it stays
+        else:
+            entry = make_entry(name, *slots_of(cap), after, self._circumstances.write_key)
+        self.entries[name] = entry
+        self.changed = True
+        return True
+
+    def _child(self, name: str) -> Child | None:
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        return Child(name, entry, self._circumstances.write_key, mutable=True)
+
+    def _conflict_name(self, edit: SetChild) -> str:
+        """Where a child goes whose name is taken: where it went before, if it has been here."""
+        stem = f"{edit.name}.conflicted-"
+        for name in self.entries:
+            if name.startswith(stem) and self._holds(name, edit):
+                return name
+        when = datetime.fromtimestamp(self._circumstances.now, UTC).strftime("%Y%m%d-%H%M%S")
+        for count in itertools.count(1):
+            suffix = f".conflicted-{when}-{self._circumstances.host}"
+            name = _shortened(edit.name, suffix + (f"-{count}" if count > 1 else ""))
+            if name not in self.entries or self._holds(name, edit):
+                return name
+        raise AssertionError("unreachable")
+
+    def _holds(self, name: str, edit: SetChild) -> bool:
+        child = self._child(name)
+        return child is not None and child.cap == attenuated(edit.cap, edit.metadata or {})
+
+
+def laid_over(before: Metadata, update: Metadata, *, replace: bool) -> dict[str, Any]:
+    """Metadata after an edit, but for the time stamps (see the module)."""
+    kept = {} if replace else {key: value for key, value in before.items() if key != "tahoe"}
+    after = kept | {key: value for key, value in update.items() if key != "tahoe"}
+    after = {key: value for key, value in after.items() if value is not None}
+    return after | ({"tahoe": before["tahoe"]} if "tahoe" in before else {})
+
+
+def stamped(after: Metadata, before: Metadata, now: float) -> dict[str, Any]:
+    """``after`` with the system's own time stamps brought up to ``now``.
+
+    ``linkcrtime`` is when the name first appeared; before Tahoe-LAFS 1.4 that was ``ctime``.
+    """
+    system = before.get("tahoe")
+    system = dict(system) if isinstance(system, dict) else {}
+    system.setdefault("linkcrtime", before.get("ctime") or now)
+    system["linkmotime"] = now
+    return {**after, "tahoe": system}
+
+
+def attenuated(cap: Cap | UnknownCap, metadata: Metadata) -> Cap | UnknownCap:
+    """What of a capability may be stored: ``no-write`` leaves the right to read."""
+    return cap.read_cap() if metadata.get("no-write") else cap
+
+
+def same_object(one: Cap | UnknownCap, other: Cap | UnknownCap) -> bool:
+    """Whether two capabilities lead to the same object, with whatever rights."""
+    return one.read_cap() == other.read_cap()
+
+
+def _is_base(child: Child | None, base: Base | Cap | UnknownCap) -> bool:
+    if base is Base.ANY:
+        return True
+    if isinstance(base, Base):
+        return child is None
+    return child is not None and child.read_cap == base.read_cap()
+
+
+def _shortened(name: str, suffix: str) -> str:
+    """``name`` cut so that ``name + suffix`` still fits a local name, and the suffix."""
+    room = max(MAX_NAME_BYTES - len(suffix.encode()), 1)
+    stem = name.encode()[:room].decode("utf-8", "ignore")
+    return unicodedata.normalize("NFC", stem + suffix)

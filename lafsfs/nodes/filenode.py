@@ -1,0 +1,74 @@
+"""Files made operable: one small face over literal, immutable and mutable ones.
+
+A node is cheap to make and does nothing until asked. Whoever wants one asks the
+:class:`~lafsfs.nodes.maker.NodeMaker`, which keeps one node for each capability, so that caches
+and locks inside are shared by all that use the same object.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from lafsfs.errors import ReadOnlyCapabilityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lafsfs.caps import (
+        Cap,
+        CHKCap,
+        FileCap,
+        LiteralCap,
+        MutableReadCap,
+        MutableWriteCap,
+        UnknownCap,
+    )
+    from lafsfs.immutable import CHKFile
+    from lafsfs.mutable import MutableFile
+
+Modifier: TypeAlias = "Callable[[bytes], bytes | None]"
+
+
+class FileNode(Protocol):
+    """What every readable file can do."""
+
+    @property
+    def cap(self) -> FileCap:
+        """The capability the node was made from."""
+
+    async def size(self) -> int:
+        """The length of the contents in bytes. Only mutable files ask the grid."""
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``: fewer at the end, none past it.
+
+        Raises:
+            NotEnoughSharesError: too few good shares can be reached.
+        """
+
+
+class LiteralFile:
+    """A file whose contents are in its capability."""
+
+    def __init__(self, cap: LiteralCap) -> None:
+        self.cap = cap
+
+    async def size(self) -> int:
+        return len(self.cap.data)
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self.cap.data[offset : offset + size]
+
+
+class ImmutableFile:
+    """A CHK file: its length is in its capability, its contents can never change."""
+
+    def __init__(self, cap: CHKCap, file: CHKFile) -> None:
+        self.cap = cap
+        self._file = file
+
+    async def size(self) -> int:
+        return self.cap.size
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return await self._file.read(offset, size)
