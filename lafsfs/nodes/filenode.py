@@ -72,3 +72,60 @@ class ImmutableFile:
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self._file.read(offset, size)
+
+
+class MutableFileNode:
+    """An SDMF or MDMF file. Without the write key it reads only."""
+
+    def __init__(self, file: MutableFile) -> None:
+        self._file = file
+
+    @property
+    def cap(self) -> MutableWriteCap | MutableReadCap:
+        return self._file.cap
+
+    @property
+    def can_write(self) -> bool:
+        """Whether this node may change the file."""
+        return self.cap.can_write
+
+    async def size(self) -> int:
+        return len(await self._file.download_best())
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return await self._file.read(offset, size)
+
+    async def contents(self) -> bytes:
+        """The whole of the newest version that can be recovered."""
+        return await self._file.download_best()
+
+    async def overwrite(self, contents: bytes) -> None:
+        """Replace the contents, whatever they are.
+
+        Raises:
+            ReadOnlyCapabilityError: there is no write key.
+            UncoordinatedWriteError: another writer was ahead every time.
+            NotHappyError: too few servers took the new version.
+        """
+        self._require_write()
+        await self._file.overwrite(contents)
+
+    async def modify(self, modifier: Modifier) -> bytes:
+        """Replace the contents by what ``modifier`` makes of them; the new contents.
+
+        ``modifier`` is pure, may be called several times and from a thread, and returns ``None``
+        to leave things as they are. Raises as :meth:`overwrite` does.
+        """
+        self._require_write()
+        return await self._file.modify(modifier)
+
+    def _require_write(self) -> None:
+        if not self.can_write:
+            raise ReadOnlyCapabilityError("the capability of this file reads only")
+
+
+class UnknownNode:
+    """A child that only a later version can use: it can be kept, moved and unlinked."""
+
+    def __init__(self, cap: Cap | UnknownCap) -> None:
+        self.cap = cap

@@ -1,0 +1,209 @@
+"""Directories made operable: a table in a file, read as a listing and changed by edits.
+
+Rules:
+
+- Reading gives an immutable :class:`~lafsfs.nodes.listing.Listing`. It is kept and handed out
+  again for as long as the caller's ``max_age`` allows; immutable directories never age.
+- All changes go through :meth:`DirectoryNode.edit`, one ``modify()`` of the table for any number of
+  edits. The listing afterwards is part of the result, so nobody reads a directory to see what they
+  wrote.
+- While an edit is under way, readers who can do with an older listing get it at once rather than
+  wait for the grid; only ``max_age=0`` waits.
+- Parsing and packing run in threads once the table is big enough to be felt.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from lafsfs.caps import MutableWriteCap
+from lafsfs.errors import ReadOnlyCapabilityError
+from lafsfs.formats.dirtable import parse_table
+from lafsfs.nodes.edits import Circumstances, Done, SetChild, Unlink, apply_edits
+from lafsfs.nodes.filenode import MutableFileNode
+from lafsfs.nodes.listing import Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lafsfs.caps import DirectoryCap
+    from lafsfs.formats.dirtable import DirectoryTable
+    from lafsfs.nodes.edits import Edit, Outcome
+    from lafsfs.nodes.filenode import FileNode
+
+THREAD_SIZE = 64 << 10  # bytes of table from which parsing takes longer than a thread hop is worth
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """The directory after a batch of edits, and what became of each, in the order given."""
+
+    listing: Listing
+    outcomes: tuple[Outcome, ...]
+
+
+class DirectoryNode:
+    """One directory. Ask the node maker for it, so that there is one for each capability."""
+
+    def __init__(
+        self,
+        cap: DirectoryCap,
+        backing: FileNode,
+        *,
+        host: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.cap = cap
+        self._backing = backing
+        self._host = host
+        self._clock = clock
+        self._lock = trio.Lock()  # held while reading or changing the table
+        self._listing: Listing | None = None
+        self._contents: bytes = b""  # what the listing was parsed from
+        self._read_at = -math.inf  # when the grid was asked, on Trio's clock
+
+    def __repr__(self) -> str:
+        return f"<DirectoryNode {self.cap.kind} {self.cap.digest}>"
+
+    @property
+    def can_write(self) -> bool:
+        """Whether this node may change the directory."""
+        return self.cap.can_write
+
+    @property
+    def is_mutable(self) -> bool:
+        """Whether the directory can change at all, by whoever holds the write capability."""
+        return self.cap.is_mutable
+
+    @property
+    def latest(self) -> Listing | None:
+        """The listing last seen, however old, without asking anybody."""
+        return self._listing
+
+    async def table(self, max_age: float | None = 0.0) -> Listing:
+        """The children, from the grid unless they were read at most ``max_age`` seconds ago.
+
+        ``None`` is for any age.
+
+        Raises:
+            NotEnoughSharesError: the table cannot be read.
+            FormatError: the table breaks the format.
+        """
+        if self._listing is not None and (self._is_fresh(max_age) or self._may_lag(max_age)):
+            return self._listing
+        started = trio.current_time()
+        async with self._lock:
+            if self._listing is not None and (self._is_fresh(max_age) or self._read_at >= started):
+                return self._listing  # somebody read it while we waited
+            return await self._refresh()
+
+    async def edit(self, edits: Sequence[Edit]) -> EditResult:
+        """Apply all ``edits``, in order, in one change of the table.
+
+        Raises:
+            ReadOnlyCapabilityError: this is not the directory's write capability.
+            UncoordinatedWriteError: another writer was ahead every time.
+            NotHappyError: too few servers took the change.
+        """
+        backing = self._backing
+        if not isinstance(backing, MutableFileNode) or not isinstance(backing.cap, MutableWriteCap):
+            raise ReadOnlyCapabilityError("the capability of this directory reads only")
+        batch = _Batch(
+            tuple(edits), Circumstances(self._clock(), self._host, backing.cap.write_key)
+        )
+        async with self._lock:
+            if self._listing is not None:
+                batch.known = (self._contents, self._listing.table)
+            started = trio.current_time()
+            contents = await backing.modify(batch)
+            listing = await self._admit(contents, batch.table_of(contents), started)
+            return EditResult(listing, batch.outcomes)
+
+    def _is_fresh(self, max_age: float | None) -> bool:
+        if max_age is None or not self.is_mutable:
+            return True
+        return trio.current_time() - self._read_at <= max_age and max_age > 0
+
+    def _may_lag(self, max_age: float | None) -> bool:
+        return max_age != 0 and self._lock.locked()
+
+    async def _refresh(self) -> Listing:
+        started = trio.current_time()
+        if isinstance(self._backing, MutableFileNode):
+            contents = await self._backing.contents()
+        else:
+            contents = await self._backing.read(0, await self._backing.size())
+        return await self._admit(contents, None, started)
+
+    async def _admit(
+        self, contents: bytes, table: DirectoryTable | None, read_at: float
+    ) -> Listing:
+        """Make ``contents`` what the listing shows; the same listing if they are the same."""
+        if self._listing is None or contents != self._contents:
+            if table is None:
+                table = await _parsed(contents)
+            backing = self.cap.backing
+            key = backing.write_key if isinstance(backing, MutableWriteCap) else None
+            self._listing = Listing(table, key, mutable=self.is_mutable)
+            self._contents = contents
+        self._read_at = read_at  # when it was asked for: it may be older than when it came
+        return self._listing
+
+
+class _Batch:
+    """A batch of edits as a modifier: pure but for remembering tables it has parsed or packed."""
+
+    def __init__(self, edits: tuple[Edit, ...], circumstances: Circumstances) -> None:
+        self._edits = edits
+        self._circumstances = circumstances
+        self.known: tuple[bytes, DirectoryTable] | None = None
+        self.outcomes: tuple[Outcome, ...] = ()
+
+    def __call__(self, contents: bytes) -> bytes | None:
+        table = self.table_of(contents) or parse_table(contents)
+        changed, self.outcomes = apply_edits(table, self._edits, self._circumstances)
+        if changed is None:
+            self.known = (contents, table)
+            return None
+        packed = changed.pack()
+        self.known = (packed, changed)
+        return packed
+
+    def table_of(self, contents: bytes) -> DirectoryTable | None:
+        """The table that ``contents`` are, if it is known without parsing them."""
+        return self.known[1] if self.known is not None and self.known[0] == contents else None
+
+
+async def move(source: DirectoryNode, name: str, target: DirectoryNode, new_name: str) -> Outcome:
+    """Move a child with its metadata; in the same directory in one change, else link first.
+
+    A crash in between leaves it under both names, never under none. Whatever ``new_name`` was is
+    replaced. The outcome is that of the link.
+
+    Raises:
+        NoSuchChildError: there is no such child.
+        ReadOnlyCapabilityError: one of the directories cannot be changed.
+    """
+    if not source.can_write:
+        raise ReadOnlyCapabilityError("the capability of this directory reads only")
+    child = (await source.table()).child(name)
+    link = SetChild(new_name, child.cap, child.metadata, replace=True)
+    unlink = Unlink(name, base=child.cap)
+    if source is target:
+        if link.name == unlink.name:
+            return Done(changed=False)
+        return (await source.edit([link, unlink])).outcomes[0]
+    linked = (await target.edit([link])).outcomes[0]
+    await source.edit([unlink])
+    return linked
+
+
+async def _parsed(contents: bytes) -> DirectoryTable:
+    if len(contents) < THREAD_SIZE:
+        return parse_table(contents)
+    return await trio.to_thread.run_sync(parse_table, contents)
