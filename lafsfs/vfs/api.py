@@ -1,0 +1,311 @@
+"""What the vfs offers to whoever serves it to programs: records, errors and the verbs.
+
+:class:`FileSystemAPI` is implemented by :class:`lafsfs.vfs.filesystem.FileSystem`. It speaks of
+inode numbers, handle numbers and local names as bytes, never of FUSE and never of shares.
+
+Rules for callers:
+
+- Every verb raises only :class:`~lafsfs.errors.LafsError` (each with its ``errno``) and
+  ``trio.Cancelled``. A cancelled verb may or may not have happened; nothing is left half-done in
+  memory.
+- ``lookup``, ``create``, ``mkdir``, ``mknod``, ``symlink`` and ``link`` count one lookup of the
+  inode they return; ``remember`` counts one for an entry of ``readdir`` that was handed on.
+  ``forget`` takes them back. Entries of ``readdir`` that were not handed on count nothing.
+- A file system is had with ``async with open_filesystem(root, maker, broker, settings) as fs``
+  (``lafsfs.vfs.filesystem``); ``drain`` before leaving, or what is pending is lost.
+- All times are nanoseconds since the epoch, all sizes bytes.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from lafsfs.errors import CallerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from pathlib import Path
+
+    from lafsfs.errors import LafsError
+
+ROOT_INODE = 1
+NAME_MAX = 255  # bytes of a local name
+BLOCK_SIZE = 128 << 10  # bytes: what stat advises programs to read and write at a time
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+
+class StaleInodeError(CallerError):
+    """The inode number is not known (any more)."""
+
+    errno = _errno.ESTALE
+
+
+class BadHandleError(CallerError):
+    """The handle is closed, or not open for this."""
+
+    errno = _errno.EBADF
+
+
+class InvalidRequestError(CallerError):
+    """The request makes no sense for this object: a link's target asked of a file, say."""
+
+    errno = _errno.EINVAL
+
+
+class AttributeTooBigError(CallerError):
+    """An extended attribute is longer than edge metadata should carry."""
+
+    errno = _errno.E2BIG
+
+
+class AttributeSpaceError(CallerError):
+    """All extended attributes of one file together take more room than there is for them."""
+
+    errno = _errno.ENOSPC
+
+
+class AccessError(CallerError):
+    """The caller is not the one who may do this."""
+
+    errno = _errno.EACCES
+
+
+class OwnerOnlyError(CallerError):
+    """Only the file's owner or root may do this."""
+
+    errno = _errno.EPERM
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. ``umask`` counts only for verbs that create."""
+
+    uid: int = field(default_factory=os.getuid)
+    gid: int = field(default_factory=os.getgid)
+    umask: int = 0o022
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What ``stat`` shows. ``attr_valid`` and ``entry_valid``: seconds they may be cached."""
+
+    ino: int
+    mode: int  # type and permissions, as st_mode
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+    attr_valid: float
+    entry_valid: float
+    generation: int = 0
+    block_size: int = BLOCK_SIZE
+
+    @property
+    def blocks(self) -> int:
+        """In units of 512 bytes, as st_blocks."""
+        return -(-self.size // 512)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttributes:
+    """What ``setattr`` is to change; ``None`` leaves a thing alone. ``mode``: permission bits."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """One entry of ``readdir``; ``next_id`` is where to go on after it."""
+
+    name: bytes
+    attributes: Attributes
+    next_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A handle, and what the kernel may do with pages of the file.
+
+    ``keep_cache``: pages from before are still right. ``direct_io``: sizes are not to be trusted,
+    ask for every read.
+    """
+
+    handle: int
+    keep_cache: bool = False
+    direct_io: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatFS:
+    """Space, already divided by the expansion of the encoding. Counts are in ``block_size``."""
+
+    block_size: int
+    blocks: int
+    free: int
+    files: int
+    name_max: int = NAME_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something changed behind the kernel's back.
+
+    ``ino``: an inode whose attributes (and, with ``contents``, pages) are no longer right.
+    ``name``: when given, the entry of that name in the directory ``ino`` is no longer right.
+    """
+
+    ino: int
+    contents: bool = False
+    name: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VfsSettings:
+    """How one mount behaves.
+
+    ``state_directory``: where the root's attributes are kept, ``None`` for nowhere.
+    ``staging_directory``: made 0700 if absent; staged contents live here, sealed.
+    ``max_age``: seconds for which a directory listing is believed without asking the grid.
+    ``quiet``: seconds that changes of attributes wait for company before they are published.
+    ``uid``, ``gid``, ``umask``: shown instead of what is stored. ``owner_uid``: whom
+    ``user.lafs.cap`` and its like are shown to. ``changed``: called, never blocking, when caches
+    should be dropped. ``now``: the wall clock in nanoseconds.
+    """
+
+    staging_directory: Path
+    state_directory: Path | None = None
+    read_only: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int | None = None
+    owner_uid: int = field(default_factory=os.getuid)
+    owner_gid: int = field(default_factory=os.getgid)
+    max_age: float = 2.0
+    attr_valid: float = 1.0
+    entry_valid: float = 1.0
+    quiet: float = 1.0
+    retry_first: float = 1.0
+    retry_most: float = 60.0
+    directory_format: str = "sdmf"  # of directories made by mkdir: sdmf or mdmf
+    changed: Callable[[Changed], None] | None = None
+    now: Callable[[], int] | None = None
+
+
+class FileSystemAPI(Protocol):
+    """The verbs. ``name`` is a local name (bytes, no slash); ``parent``, ``ino``: inode numbers."""
+
+    # names
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        """Find a child. ``..`` and ``.`` work too. Raises NoSuchChildError."""
+
+    def remember(self, ino: int) -> None:
+        """Count a lookup of an entry of ``readdir`` that the caller handed on."""
+
+    def forget(self, counts: Iterable[tuple[int, int]]) -> None:
+        """Take back lookups: (inode number, how many)."""
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes: ...
+
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
+    ) -> Attributes: ...
+
+    async def symlink(
+        self, parent: int, name: bytes, target: bytes, caller: Caller
+    ) -> Attributes: ...
+
+    async def link(self, ino: int, parent: int, name: bytes) -> Attributes: ...
+
+    async def unlink(self, parent: int, name: bytes) -> None: ...
+
+    async def rmdir(self, parent: int, name: bytes) -> None: ...
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
+    ) -> None:
+        """``flags``: 0, RENAME_NOREPLACE or RENAME_EXCHANGE; others are InvalidRequestError."""
+
+    async def readlink(self, ino: int) -> bytes: ...
+
+    # attributes
+
+    async def getattr(self, ino: int) -> Attributes: ...
+
+    async def setattr(
+        self, ino: int, changes: SetAttributes, caller: Caller, handle: int | None = None
+    ) -> Attributes: ...
+
+    async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
+        """Raises NoSuchAttributeError. Never waits for the grid."""
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None: ...
+
+    async def listxattr(self, ino: int, caller: Caller) -> tuple[bytes, ...]: ...
+
+    async def removexattr(self, ino: int, name: bytes, caller: Caller) -> None: ...
+
+    async def statfs(self) -> StatFS: ...
+
+    # directories
+
+    async def opendir(self, ino: int) -> int:
+        """A handle on a snapshot of the names."""
+
+    def readdir(self, handle: int, start: int) -> AsyncIterator[DirectoryEntry]:
+        """The entries from ``start`` (0, or an entry's ``next_id``) on; 0 takes a new snapshot.
+
+        Names removed since the snapshot are left out; ``.`` and ``..`` are not in it.
+        Stop iterating whenever the reply is full.
+        """
+
+    async def fsyncdir(self, handle: int) -> None: ...
+
+    async def releasedir(self, handle: int) -> None: ...
+
+    # files
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        """``flags`` as of open(2): access mode, O_TRUNC and O_APPEND count."""
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, caller: Caller
+    ) -> tuple[Opened, Attributes]: ...
+
+    async def read(self, handle: int, offset: int, size: int) -> bytes: ...
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int: ...
+
+    async def flush(self, handle: int) -> None:
+        """What ``close`` waits for: contents on the grid, and the directory naming them."""
+
+    async def fsync(self, handle: int) -> None: ...
+
+    async def release(self, handle: int) -> None: ...
+
+    # the whole
+
+    async def drain(self) -> tuple[LafsError, ...]:
+        """Bring everything pending to the grid; what could not be, one error for each thing."""
