@@ -1,0 +1,84 @@
+# lafsfs: every target works from a clean clone; what is there already is not done again.
+
+PYTHON     ?= python3
+VENV       ?= .venv
+BENCH_VENV ?= .venv-stock
+MOUNTPOINT ?= $(HOME)/lafs
+SOURCES    := lafsfs tests
+
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Not every shell expands a tilde behind an equals sign.
+FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
+
+.DEFAULT_GOAL := help
+.PHONY: help mount umount system install dev fmt lint type test check bench docs clean
+
+help:
+	@echo 'make mount [MOUNTPOINT=$(FOLDER)]    an encrypted folder, from nothing'
+	@echo 'make umount [MOUNTPOINT=$(FOLDER)]   unmount it, once everything is stored'
+	@echo 'make test                  everything from nothing to green, real mounts included'
+	@echo 'make check                 lint, type, test: what must pass before a commit'
+	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
+	@echo 'make install fmt lint type docs clean'
+
+# --- running --------------------------------------------------------------------------------------
+
+mount: install
+	@mkdir -p '$(FOLDER)' 2>/dev/null; $(BIN)/lafsfs mount '$(FOLDER)'
+
+umount: install
+	@$(BIN)/lafsfs umount '$(FOLDER)'
+
+# --- installing -----------------------------------------------------------------------------------
+
+system:
+	@contrib/system-packages '$(PYTHON)'
+
+install: $(VENV)/.installed
+
+dev: $(VENV)/.dev
+
+$(BIN)/python: | system
+	@$(PYTHON) -m venv '$(VENV)'
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@$(PIP) -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+# --- working on it --------------------------------------------------------------------------------
+
+fmt: dev
+	$(BIN)/ruff check -q --fix-only $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+lint: dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+type: dev
+	$(BIN)/mypy --strict lafsfs
+
+# The output ends with pytest's own summary; any failure is make's failure. Only make's exit code is
+# always 2, so a caller that wants pytest's names a file for it (and make has nothing to add then).
+test: dev
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)$(if $(RESULT),; echo $$? >'$(RESULT)')
+
+check: lint type test
+
+bench: dev
+	@test -x '$(BENCH_VENV)/bin/tahoe' || { $(PYTHON) -m venv '$(BENCH_VENV)' \
+	    && '$(BENCH_VENV)/bin/python' -m pip install -q --disable-pip-version-check tahoe-lafs; }
+	@$(BIN)/python -m tests.bench.side_by_side --tahoe '$(BENCH_VENV)/bin/tahoe' $(BENCH_ARGS)
+
+docs: dev
+	@$(BIN)/python contrib/check_docs.py
+
+clean:
+	rm -rf '$(VENV)' '$(BENCH_VENV)' build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find lafsfs tests -name __pycache__ -type d -prune -exec rm -rf {} +
