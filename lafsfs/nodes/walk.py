@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lafsfs.caps import DirectoryCap
 from lafsfs.errors import LafsError
 from lafsfs.nodes.dirnode import DirectoryNode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from lafsfs.caps import Cap, UnknownCap
+    from lafsfs.caps import Cap, DirectoryCap, UnknownCap
     from lafsfs.nodes.listing import Child
     from lafsfs.nodes.maker import NodeMaker
 
