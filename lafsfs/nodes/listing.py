@@ -18,7 +18,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lafsfs.caps import UnknownCap, parse_child
-from lafsfs.errors import BadCapabilityError, DeepImmutableError, NoSuchChildError
+from lafsfs.errors import (
+    BadCapabilityError,
+    DeepImmutableError,
+    FormatError,
+    NoSuchChildError,
+)
 from lafsfs.formats.dirtable import open_write_cap
 
 if TYPE_CHECKING:
@@ -77,7 +82,11 @@ class Child:
         stored = cap_text(self._entry.read_cap)
         if self._key is None or not self._entry.sealed_write:
             return self._parsed(None, stored)
-        return self._parsed(cap_text(open_write_cap(self._key, self._entry.sealed_write)), stored)
+        try:
+            write = cap_text(open_write_cap(self._key, self._entry.sealed_write))
+        except FormatError:  # sealed with another key: the right to read is what is left
+            write = None
+        return self._parsed(write, stored)
 
     def _parsed(self, write: str | None, read: str | None) -> Cap | UnknownCap:
         try:
