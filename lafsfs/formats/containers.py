@@ -103,9 +103,16 @@ class Lease:
     is_hashed: bool = True
 
     @classmethod
-    def shown(cls, owner: int, renew: bytes, cancel: bytes, expires: float) -> Lease:
+    def shown(
+        cls,
+        owner: int,
+        renew: bytes,
+        cancel: bytes,
+        expires: float,
+        server_id: bytes = _NO_SERVER_ID,
+    ) -> Lease:
         """A lease from the secrets (in clear) that a client shows. A slot's owner is not 0."""
-        return cls(owner, renew, cancel, _clip_expiry(expires), is_hashed=False)
+        return cls(owner, renew, cancel, _clip_expiry(expires), server_id, is_hashed=False)
 
     def hashed(self) -> Lease:
         """The same lease with hashed secrets."""
@@ -233,6 +240,12 @@ class MutableContainer:
     data_length: int
     extra_lease_offset: int
     leases: tuple[Lease, ...] = field(repr=False)
+
+    @classmethod
+    def new(cls, server_id: bytes, write_enabler: bytes) -> MutableContainer:
+        """An empty container, of the newest version, made for this write enabler."""
+        empty = pack_mutable_head(server_id, write_enabler, 0, ())
+        return parse_mutable_head(empty, MUTABLE_DATA_OFFSET + LEASE_COUNT_SIZE)
 
     @property
     def data_offset(self) -> int:

@@ -1,4 +1,4 @@
-"""Netstrings: ``LENGTH:BYTES,``. The UEB and the directory table are made of them.
+"""Reading netstrings, ``LENGTH:BYTES,``, which the UEB and the directory table are made of.
 
 Parsing is total and linear: a length has at most :data:`MAX_DIGITS` digits, no sign, no blanks and
 no leading zero, and everything else is a :class:`~lafsfs.errors.FormatError`.
@@ -9,11 +9,6 @@ from __future__ import annotations
 from lafsfs.errors import FormatError
 
 MAX_DIGITS = 11  # nothing here has more than 99,999,999,999 bytes
-
-
-def pack_netstring(data: bytes) -> bytes:
-    """``data`` as a netstring."""
-    return b"%d:%b," % (len(data), data)
 
 
 def parse_number(digits: bytes) -> int:

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lafsfs.crypto.hashes import netstring
 from lafsfs.errors import FormatError
 from lafsfs.formats.geometry import HASH_SIZE, CHKGeometry
-from lafsfs.formats.netstring import pack_netstring, parse_netstring, parse_number
+from lafsfs.formats.netstring import parse_netstring, parse_number
 
 MAX_UEB_SIZE = 2000  # bytes; stock refuses larger ones, and real ones have about 330
 CODEC_NAME = b"crs"
@@ -69,7 +70,7 @@ class UEB:
     def pack(self) -> bytes:
         """The block as it is stored and hashed."""
         return b"".join(
-            name + b":" + pack_netstring(value) for name, value in sorted(self._fields().items())
+            name + b":" + netstring(value) for name, value in sorted(self._fields().items())
         )
 
     @classmethod
