@@ -41,9 +41,9 @@ def test_a_length_that_goes_on_and_on_is_refused_without_being_read():
     with pytest.raises(FormatError):
         parse_netstring(b"1" * 1000 + b":x,", 0)
     with pytest.raises(FormatError):
-        parse_number(b"1" * 12)
+        parse_number(b"1" * 20)
 
 
-@given(st.integers(0, 10**11 - 1))
+@given(st.integers(0, 10**19 - 1))
 def test_numbers_round_trip(number):
     assert parse_number(b"%d" % number) == number
