@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING
 from lafsfs.crypto.aes import ctr
 from lafsfs.crypto.hashes import ssk_datakey
 from lafsfs.formats.chk import parse_header
+from lafsfs.formats.containers import (
+    ImmutableContainer,
+    MutableContainer,
+    is_mutable,
+    parse_immutable_header,
+    parse_mutable_head,
+)
 from lafsfs.formats.geometry import CHKGeometry
 from lafsfs.formats.slot import parse_share
 from tests import golden_data
@@ -22,10 +29,12 @@ if TYPE_CHECKING:
 def share_bytes(path: Path) -> bytes:
     """What the client wrote: the container's data, without header and leases."""
     raw = path.read_bytes()
-    if raw.startswith(b"Tahoe mutable container"):
-        return raw[468 : 468 + int.from_bytes(raw[84:92], "big")]
-    leases = int.from_bytes(raw[8:12], "big")
-    return raw[12 : len(raw) - 72 * leases]
+    container: ImmutableContainer | MutableContainer
+    if is_mutable(raw):
+        container = parse_mutable_head(raw, len(raw))
+    else:
+        container = parse_immutable_header(raw, len(raw))
+    return raw[container.data_offset :][: container.data_length]
 
 
 def shares(storage_index: bytes | None) -> dict[int, bytes]:

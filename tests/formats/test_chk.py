@@ -26,6 +26,7 @@ from lafsfs.formats.hashstore import (
     parse_share_hash_chain,
 )
 from lafsfs.formats.ueb import UEB, ueb_size
+from tests import golden_data
 from tests.formats import golden_shares
 
 GOLDEN = golden_shares.named("CHK", "DIR2-CHK")
@@ -72,6 +73,12 @@ def test_golden_shares_parse_and_repack_byte_for_byte(name):
         chain = parse_share_hash_chain(cut(share, layout.share_hash_chain))
         assert len(chain) == geometry.share_hash_chain_length
         assert 15 + shnum in chain  # its own leaf, in a tree of 16
+
+
+@pytest.mark.parametrize("name", golden_shares.named("CHK"))
+def test_golden_blocks_decrypt_to_the_contents(name):
+    key = golden_data.from_base32(golden_shares.golden(name).cap.split(":")[2])
+    assert golden_shares.immutable_contents(name, key) == golden_data.contents(name)
 
 
 def test_runs_of_blocks_are_the_blocks_one_after_the_other():

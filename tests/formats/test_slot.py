@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafsfs.caps import MutableFormat
+from lafsfs.crypto.aes import ctr
+from lafsfs.crypto.hashes import ssk_fingerprint, ssk_readkey, ssk_writekey
 from lafsfs.errors import FormatError
 from lafsfs.formats import mdmf, sdmf
 from lafsfs.formats.geometry import MDMFGeometry, SDMFGeometry
@@ -22,6 +24,7 @@ from lafsfs.formats.slot import (
     parse_slot_header,
     share_format,
 )
+from tests import golden_data
 from tests.formats import golden_shares
 
 SDMF, MDMF = MutableFormat.SDMF, MutableFormat.MDMF
@@ -46,6 +49,24 @@ def test_golden_shares_parse_and_repack_byte_for_byte(name):
         assert len(share.share_hash_chain) == share.prefix.geometry.share_hash_chain_length
         kind = SDMFGeometry if share.prefix.format is SDMF else MDMFGeometry
         assert share.prefix.geometry == kind.plan(share.prefix.data_length, 3, 10)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_keys_are_those_of_the_capability(name):
+    golden = golden_shares.golden(name)
+    _, _, write_key, fingerprint = golden.cap.split(":")
+    for data in golden_shares.shares(golden.storage_index).values():
+        share = parse_share(data)
+        assert ssk_fingerprint(share.verification_key) == golden_data.from_base32(fingerprint)
+        key = golden_data.from_base32(write_key)
+        assert ssk_writekey(ctr(key, share.enc_privkey)) == key
+
+
+@pytest.mark.parametrize("name", golden_shares.named("SDMF", "MDMF"))
+def test_golden_blocks_decrypt_to_the_contents(name):
+    key = golden_data.from_base32(golden_shares.golden(name).cap.split(":")[2])
+    found = golden_shares.mutable_contents(name, ssk_readkey(key))
+    assert found == golden_data.contents(name)
 
 
 @pytest.mark.parametrize("name", ["sdmf-1000", "mdmf-131073", "history-v3", "patched"])

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lafsfs.crypto.hashes import ueb_hash
 from lafsfs.errors import FormatError
 from lafsfs.formats.chk import parse_header
 from lafsfs.formats.geometry import CHKGeometry
 from lafsfs.formats.ueb import MAX_UEB_SIZE, UEB, ueb_size
+from tests import golden_data
 from tests.formats import golden_shares
 
 HASHES = st.binary(min_size=32, max_size=32)
@@ -38,6 +40,12 @@ def test_golden_uebs_come_back_as_they_were(name):
     size = int(golden_shares.golden(name).cap.split(":")[-1])
     ueb.require(size, 3, 10)
     assert ueb.geometry == CHKGeometry.plan(size, 3, 10)
+
+
+@pytest.mark.parametrize("name", golden_shares.named("CHK", "DIR2-CHK"))
+def test_golden_uebs_are_those_the_capabilities_vouch_for(name):
+    vouched = golden_data.from_base32(golden_shares.golden(name).cap.split(":")[3])
+    assert ueb_hash(golden_ueb(name)) == vouched
 
 
 @given(uebs())
