@@ -80,6 +80,11 @@ class DirectoryNode:
         """Whether the directory can change at all, by whoever holds the write capability."""
         return self.cap.is_mutable
 
+    def require_write(self) -> None:
+        """Raises ReadOnlyCapabilityError unless this node may change the directory."""
+        if not self.can_write:
+            raise ReadOnlyCapabilityError("the capability of this directory reads only")
+
     @property
     def latest(self) -> Listing | None:
         """The listing last seen, however old, without asking anybody."""
@@ -189,8 +194,7 @@ async def move(source: DirectoryNode, name: str, target: DirectoryNode, new_name
         NoSuchChildError: there is no such child.
         ReadOnlyCapabilityError: one of the directories cannot be changed.
     """
-    if not source.can_write:
-        raise ReadOnlyCapabilityError("the capability of this directory reads only")
+    source.require_write()
     child = (await source.table()).child(name)
     link = SetChild(new_name, child.cap, child.metadata, replace=True)
     unlink = Unlink(name, base=child.cap)

@@ -1,0 +1,297 @@
+"""The composition root: the one place that builds the whole object graph, bottom up.
+
+    secrets, servers, broker, keys, caches      open_grid()       what the command line needs too
+    file system, handlers, session              run_mount()       serves until unmounted
+
+Every part is an async context manager inside the one it needs, so that whatever fails while the
+next is built or used, what is open is closed in the opposite order. Nothing here decides anything
+but defaults:
+
+- One storage directory is 1-of-1; ``m`` directories are ``ceil(m/2)``-of-``m``, happy when ``k``
+  servers took a share.
+- The client's two secrets are made at first use and kept 0600 in the configuration's ``private/``,
+  under the names and in the form that Tahoe-LAFS uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets as random
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from lafsfs.caps import DirectoryCap, MutableFormat
+from lafsfs.crypto import base32
+from lafsfs.errors import (
+    ConfigError,
+    DeadlineExceededError,
+    FormatError,
+    NotADirectoryNodeError,
+    UsageError,
+)
+from lafsfs.fuse.invalidation import Invalidations
+from lafsfs.fuse.operations import Deadlines, LafsOperations
+from lafsfs.fuse.session import check_mountpoint, open_session
+from lafsfs.grid.broker import Broker
+from lafsfs.grid.encoding import Encoding
+from lafsfs.grid.local import LocalServer
+from lafsfs.grid.secrets import ClientSecrets
+from lafsfs.immutable import SegmentCache
+from lafsfs.mutable.keypool import KeyPool
+from lafsfs.nodes.maker import Grid, NodeMaker
+from lafsfs.vfs.api import VfsSettings
+from lafsfs.vfs.filesystem import open_filesystem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from lafsfs.caps import Cap
+    from lafsfs.fuse.session import Session
+    from lafsfs.vfs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
+
+SECRET_SIZE = 32  # bytes
+SEGMENT_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, read-ahead included
+DRAIN_TIMEOUT = 60.0  # seconds for what is pending when told to stop and the grid does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the grid is built from.
+
+    Attributes:
+        storage: directories, each a server of the embedded grid; those that do not exist are made.
+        config_directory: the client's secrets are in its ``private/``.
+        state_directory: what belongs to this machine: staged data, the root's attributes.
+        encoding: ``None`` for what suits the number of directories.
+        convergent: whether equal files are stored once; otherwise every upload has a random key.
+    """
+
+    storage: tuple[Path, ...]
+    config_directory: Path
+    state_directory: Path
+    encoding: Encoding | None = None
+    convergent: bool = True
+
+
+# Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
+# mounts and when.
+_KERNEL_OPTIONS = """
+    suid nosuid dev nodev exec noexec atime noatime diratime nodiratime sync async dirsync
+"""
+_IGNORED_OPTIONS = """
+    rw defaults auto noauto user nouser users owner group nofail _netdev relatime norelatime
+    strictatime lazytime
+"""
+KERNEL_OPTIONS = frozenset(_KERNEL_OPTIONS.split())
+IGNORED_OPTIONS = frozenset(_IGNORED_OPTIONS.split())
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What ``-o`` says.
+
+    ``uid``, ``gid`` and ``umask`` are shown instead of what is stored of every file. ``kernel`` is
+    for the mount itself.
+    """
+
+    read_only: bool = False
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    umask: int | None = None
+    kernel: frozenset[str] = field(default_factory=frozenset)
+
+    @classmethod
+    def parse(cls, text: str) -> MountOptions:
+        """Understand a comma-separated list, as mount(8) and fstab write it.
+
+        Raises:
+            UsageError: an option that does not exist, or a number that is none.
+        """
+        values: dict[str, object] = {}
+        kernel: set[str] = set()
+        for option in filter(None, text.split(",")):
+            name, _, value = option.partition("=")
+            if name in ("uid", "gid", "umask"):
+                values[name] = _number(name, value, 8 if name == "umask" else 10)
+            elif option == "ro":
+                values["read_only"] = True
+            elif option == "allow_other":
+                values["allow_other"] = True
+            elif option in KERNEL_OPTIONS:
+                kernel.add(option)
+            elif option not in IGNORED_OPTIONS and not name.startswith(("x-", "comment")):
+                raise UsageError(f"there is no mount option {name!r}")
+        return cls(kernel=frozenset(kernel), **values)  # type: ignore[arg-type]
+
+    def for_fuse(self) -> frozenset[str]:
+        """The options that libfuse is to mount with."""
+        chosen = {"default_permissions", "fsname=lafsfs", "subtype=lafsfs", *self.kernel}
+        if self.read_only:
+            chosen.add("ro")
+        if self.allow_other:
+            chosen.add("allow_other")
+        return frozenset(chosen)
+
+
+def _number(name: str, value: str, base: int) -> int:
+    try:
+        number = int(value, base)
+    except ValueError:
+        number = -1
+    if not 0 <= number < (0o1000 if base == 8 else 2**32 - 1):
+        raise UsageError(f"mount option {name} needs a number" + " in octal" * (base == 8))
+    return number
+
+
+# --- the grid -------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
+    """Servers, secrets, keys and caches, for as long as the context lasts.
+
+    Raises:
+        ConfigError: a storage directory or a secret is unusable; the message names the file.
+    """
+    secrets = await trio.to_thread.run_sync(load_secrets, settings.config_directory / "private")
+    servers = [await LocalServer.open(path, create=True) for path in settings.storage]
+    async with KeyPool.open() as key_pool:
+        grid = Grid(
+            broker=Broker(servers),
+            secrets=secrets,
+            encoding=settings.encoding or Encoding.for_servers(len(servers)),
+            key_pool=key_pool,
+            segment_cache=SegmentCache(SEGMENT_CACHE_SIZE),
+            convergence=secrets.convergence_secret if settings.convergent else None,
+        )
+        yield NodeMaker(grid)
+
+
+def load_secrets(directory: Path) -> ClientSecrets:
+    """The client's secrets, made at first use. For a worker thread.
+
+    Raises:
+        ConfigError: the directory or a file in it is unreadable or holds no secret.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return ClientSecrets(
+            lease_secret=_load_secret(directory / "secret"),
+            convergence_secret=_load_secret(directory / "convergence"),
+        )
+    except OSError as error:
+        raise ConfigError(f"{error.filename or directory}: {error.strerror}") from None
+
+
+def _load_secret(path: Path) -> bytes:
+    """One secret. Two processes that start at once agree on it: the first link wins."""
+    if not path.exists():
+        draft = path.with_name(f".{path.name}.{random.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(base32.encode(random.token_bytes(SECRET_SIZE)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        finally:
+            os.unlink(draft)
+    try:
+        return base32.decode(path.read_text(encoding="ascii").strip(), SECRET_SIZE)
+    except (FormatError, UnicodeDecodeError):
+        raise ConfigError(f"{path} does not hold a secret of {SECRET_SIZE} bytes") from None
+
+
+# --- the mount ------------------------------------------------------------------------------------
+
+
+async def run_mount(
+    settings: Settings,
+    root: Cap,
+    mountpoint: Path,
+    options: MountOptions,
+    *,
+    directory_format: MutableFormat = MutableFormat.SDMF,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Mount ``root`` and serve it until it is unmounted, or SIGTERM or SIGINT arrives.
+
+    ``ready`` is called once, when the root directory has been read and the mount is there. What is
+    pending at the end is brought to the grid before this returns.
+
+    Raises:
+        MountError: the mount cannot be made.
+        NotADirectoryNodeError: the capability is not of a directory.
+        LafsError: the root cannot be read, or at the end not everything was brought to the grid.
+    """
+    if not isinstance(root, DirectoryCap):
+        raise NotADirectoryNodeError(f"this {root.kind} capability is of a file, not of a folder")
+    await trio.to_thread.run_sync(check_mountpoint, mountpoint)
+    async with open_grid(settings) as maker:
+        directory = maker.directory(root)
+        await directory.table()
+        invalidations = Invalidations()
+        vfs_settings = VfsSettings(
+            staging_directory=settings.state_directory / "staging",
+            state_directory=settings.state_directory,
+            read_only=options.read_only,
+            uid=options.uid,
+            gid=options.gid,
+            umask=options.umask,
+            directory_format=directory_format.value.lower(),
+            changed=invalidations,
+        )
+        async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:
+            operations = LafsOperations(fs, Deadlines())
+            async with open_session(
+                operations, mountpoint, options.for_fuse(), invalidations
+            ) as session:
+                await _serve(session, fs, ready)
+
+
+async def _serve(session: Session, fs: FileSystem, ready: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, session, fs)
+        ready()
+        await session.serve()
+        nursery.cancel_scope.cancel()
+    await _drain(fs)
+
+
+async def _stop_on_signal(session: Session, fs: FileSystem) -> None:
+    """Drain while programs can still go on, then stop; a second signal stops at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        await anext(aiter(signals))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
+            with trio.move_on_after(DRAIN_TIMEOUT):
+                await fs.drain()
+            nursery.cancel_scope.cancel()
+    session.stop()
+
+
+async def _second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+async def _drain(fs: FileSystem) -> None:
+    with trio.CancelScope(shield=True), trio.move_on_after(DRAIN_TIMEOUT) as scope:
+        errors = await fs.drain()
+    if scope.cancelled_caught:
+        raise DeadlineExceededError("not everything could be brought to the grid before unmounting")
+    for error in errors[1:]:
+        log.error("not on the grid: %s", error)
+    if errors:
+        raise errors[0]
