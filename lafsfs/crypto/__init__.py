@@ -7,8 +7,9 @@ say ``block_hash`` or ``ssk_readkey`` and never a tag, a mode or a padding.
 
 Rules:
 
-- Pure: no I/O, no Trio, no state kept between calls (objects here are values, or filled by their
-  one owner). Randomness comes from the operating system, only in key and certificate generation.
+- Pure: no I/O, no Trio, and no state between calls but memoised constants: objects are values, or
+  have one owner who fills them. Randomness comes from the operating system, and only where a key or
+  a certificate is made.
 - All calls block. Whoever hashes, encrypts or encodes a segment, or makes a key, does it in a
   worker thread; the libraries release the interpreter's lock meanwhile.
 - Foreign bytes that are not well formed raise :class:`~lafsfs.errors.FormatError`; well-formed
