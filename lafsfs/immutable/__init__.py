@@ -1,1 +1,32 @@
+"""Immutable files: upload and download of CHK objects.
 
+Upload      :mod:`upload`, from a :class:`Source`; :mod:`encoder` makes the shares' bytes, PURE;
+            :mod:`placement` finds servers, :mod:`shareholders` sends to them.
+Download    :mod:`file` reads ranges through the :mod:`segments` cache; on a miss :mod:`fetcher`
+            races the :mod:`share` readers that :mod:`finder` found, and :mod:`verified` admits
+            what they bring.
+Both        :mod:`asking` talks to one server, :mod:`cpu` keeps heavy work off the event loop.
+"""
+
+from lafsfs.immutable.file import CHKFile
+from lafsfs.immutable.segments import SegmentCache
+from lafsfs.immutable.source import (
+    BytesSource,
+    FileSource,
+    Source,
+    SourceChangedError,
+    open_source,
+)
+from lafsfs.immutable.upload import LITERAL_LIMIT, upload
+
+__all__ = [
+    "LITERAL_LIMIT",
+    "BytesSource",
+    "CHKFile",
+    "FileSource",
+    "SegmentCache",
+    "Source",
+    "SourceChangedError",
+    "open_source",
+    "upload",
+]

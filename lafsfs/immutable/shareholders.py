@@ -1,0 +1,250 @@
+"""Sending an upload's shares, each as a stream, to the servers that reserved room for them.
+
+Every share is written from front to back. What is appended waits in memory until a batch is worth a
+request; a batch goes to all servers at once. A server that fails is dropped, and the upload goes on
+for as long as the shares that remain make it happy.
+
+Rules:
+
+- A file of one segment is one write per share.
+- A share counts once the server says it is complete; one that somebody else completed meanwhile
+  (our own other upload of the same contents) counts like one that was there before.
+- Shares that we did not write are compared with what we would have written, where the share hash
+  chain and the UEB are: under one storage index there may be shares of another encoding, or cut
+  ones, and a capability that only they could serve would be a lie.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from lafsfs.errors import (
+    GridFullError,
+    NoSuchUploadError,
+    NotHappyError,
+    ProtocolError,
+    ServerError,
+    ServerFullError,
+)
+from lafsfs.grid.api import ShareKind
+from lafsfs.grid.happiness import happiness
+from lafsfs.immutable.asking import ask
+from lafsfs.immutable.placement import abandon
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lafsfs.grid.api import StorageServer
+    from lafsfs.immutable.placement import Job, Places
+
+BATCH_SIZE = 1 << 20  # bytes of one share per request: requests of that size reach 280 MB/s
+MAX_BUFFERED = 16 << 20  # bytes of all shares together: what bounds memory when n is large
+
+log = logging.getLogger(__name__)
+
+
+class StaleSharesError(NotHappyError):
+    """Shares that were there already are not the ones this upload would have written."""
+
+
+class ShareWriter:
+    """The stream of one share to one server."""
+
+    def __init__(self, server: StorageServer, shnum: int) -> None:
+        self.server = server
+        self.shnum = shnum
+        self.complete = False
+        self._parts: list[bytes] = []
+        self._start = 0  # where in the share the parts begin
+        self.buffered = 0
+
+    def append(self, data: bytes) -> None:
+        """Put data behind everything appended before."""
+        self._parts.append(data)
+        self.buffered += len(data)
+
+    def take(self) -> tuple[int, bytes]:
+        """What has been appended since the last call, and its offset in the share."""
+        offset, data = self._start, b"".join(self._parts)
+        self._parts.clear()
+        self._start += len(data)
+        self.buffered = 0
+        return offset, data
+
+
+class Shareholders:
+    """All servers that take part in one upload."""
+
+    def __init__(self, job: Job, places: Places) -> None:
+        self._job = job
+        self._held = {server: set(shnums) for server, shnums in places.held.items()}
+        self._writers = [
+            ShareWriter(server, shnum)
+            for server, shnums in places.reserved.items()
+            for shnum in sorted(shnums)
+        ]
+        self._dropped: list[ShareWriter] = []
+        self._notes: list[str] = list(places.notes.values())
+        self._lacks_room = places.lacks_room
+        self._stale = False
+
+    @property
+    def wants_sending(self) -> bool:
+        """Whether a batch has come together."""
+        sizes = [writer.buffered for writer in self._writers]
+        return bool(sizes) and (max(sizes) >= BATCH_SIZE or sum(sizes) >= MAX_BUFFERED)
+
+    def append(self, streams: Sequence[bytes]) -> None:
+        """Append to every share: ``streams`` has the next bytes of each, by share number."""
+        for writer in self._writers:
+            writer.append(streams[writer.shnum])
+
+    def append_to(self, shnum: int, data: bytes) -> None:
+        """Append to one share."""
+        for writer in self._writers:
+            if writer.shnum == shnum:
+                writer.append(data)
+
+    def take(self) -> list[tuple[ShareWriter, int, bytes]]:
+        """Everything that waits, for :meth:`send`; more may be appended while it is under way."""
+        return [(writer, *writer.take()) for writer in self._writers if writer.buffered]
+
+    async def send(self, batch: Sequence[tuple[ShareWriter, int, bytes]]) -> None:
+        """Write a batch to all servers at once. Never raises for what a server did."""
+        async with trio.open_nursery() as nursery:
+            for writer, offset, data in batch:
+                nursery.start_soon(self._write, writer, offset, data)
+
+    async def _write(self, writer: ShareWriter, offset: int, data: bytes) -> None:
+        job, server = self._job, writer.server
+        try:
+            writer.complete = await ask(
+                job.broker,
+                server,
+                lambda: server.write_share(
+                    job.storage_index, writer.shnum, job.upload_secret(server), offset, data
+                ),
+                size=len(data) * max(1, len(self._writers)),  # they all share one line
+            )
+        except NoSuchUploadError as error:
+            if not await self._found_complete(writer):
+                self._drop(writer, error)
+        except ServerError as error:
+            self._drop(writer, error)
+
+    async def _found_complete(self, writer: ShareWriter) -> bool:
+        """Whether the share is there, though not by this upload; then it is one that was held."""
+        job, server = self._job, writer.server
+        try:
+            shnums = await ask(
+                job.broker,
+                server,
+                lambda: server.list_shares(ShareKind.IMMUTABLE, job.storage_index),
+            )
+        except ServerError:
+            return False
+        if writer.shnum not in shnums:
+            return False
+        self._held.setdefault(server, set()).add(writer.shnum)
+        self._writers = [other for other in self._writers if other is not writer]
+        return True
+
+    def _drop(self, writer: ShareWriter, error: ServerError) -> None:
+        """Go on without a share."""
+        self._writers = [other for other in self._writers if other is not writer]
+        self._dropped.append(writer)
+        self._notes.append(str(error))
+        self._lacks_room |= isinstance(error, ServerFullError)
+
+    def require_happiness(self, *, complete: bool = False) -> None:
+        """Raise NotHappyError unless the shares that remain are spread widely enough.
+
+        ``complete``: count only shares that are whole.
+        """
+        spread = {server: set(shnums) for server, shnums in self._held.items()}
+        for writer in self._writers:
+            if writer.complete or not complete:
+                spread.setdefault(writer.server, set()).add(writer.shnum)
+        reached, wanted = happiness(spread), self._job.encoding.happy
+        if reached >= wanted:
+            return
+        text = f"shares lie on {reached} servers, and {wanted} are needed"
+        text += "".join(f"; {note}" for note in self._notes[:8])
+        if self._stale:
+            raise StaleSharesError(text)
+        raise GridFullError(text) if self._lacks_room else NotHappyError(text)
+
+    async def finish(self, tail_offset: int, tails: Sequence[bytes]) -> None:
+        """After the last byte was sent: check that enough servers hold the shares of this file.
+
+        Args:
+            tail_offset: where in every share the share hash chain begins.
+            tails: by share number, what a share holds from there to its end.
+
+        Raises:
+            NotHappyError: not enough of them.
+        """
+        for writer in self._writers:
+            if not writer.complete:
+                error = f"{writer.server.name} does not see share {writer.shnum} as complete"
+                self._drop(writer, ProtocolError(error))
+        async with trio.open_nursery() as nursery:
+            for server, shnums in self._held.items():
+                for shnum in list(shnums):
+                    nursery.start_soon(self._compare, server, shnum, tail_offset, tails[shnum])
+        self.require_happiness(complete=True)
+
+    async def _compare(
+        self, server: StorageServer, shnum: int, offset: int, expected: bytes
+    ) -> None:
+        """Stop counting a share that was there before unless it ends as ours would."""
+        job = self._job
+        try:
+            tail = await ask(
+                job.broker,
+                server,
+                lambda: server.read_share(
+                    ShareKind.IMMUTABLE, job.storage_index, shnum, offset, len(expected)
+                ),
+            )
+        except ServerError as error:
+            self._notes.append(str(error))
+        else:
+            if hmac.compare_digest(tail, expected):
+                return
+            self._stale = True
+            self._notes.append(f"share {shnum} on {server.name} is damaged or of another encoding")
+            log.warning("upload: share %d on %s is not what it should be", shnum, server.name)
+        self._held[server].discard(shnum)
+
+    async def renew_leases(self) -> None:
+        """Leave our lease on servers whose shares were reused and that got no new ones."""
+        written = {writer.server for writer in self._writers}
+        async with trio.open_nursery() as nursery:
+            for server, shnums in self._held.items():
+                if shnums and server not in written:
+                    nursery.start_soon(self._renew, server)
+
+    async def _renew(self, server: StorageServer) -> None:
+        job = self._job
+        lease = job.secrets.lease(job.storage_index, server)
+        try:
+            await ask(job.broker, server, lambda: server.add_lease(job.storage_index, lease))
+        except ServerError as error:
+            log.warning("upload: no lease on shares reused at %s: %s", server.name, error)
+
+    async def abandon(self) -> None:
+        """Give back what is reserved and not complete. Not to be cancelled."""
+        unfinished: dict[StorageServer, list[int]] = {}
+        for writer in (*self._writers, *self._dropped):
+            if not writer.complete:
+                unfinished.setdefault(writer.server, []).append(writer.shnum)
+        await abandon(self._job, unfinished)
+
+    def held(self) -> Mapping[StorageServer, set[int]]:
+        """Where complete shares are, as far as we know."""
+        return self._held

@@ -1,0 +1,177 @@
+"""Putting an immutable file on the grid.
+
+    key -> storage index -> places -> (read, encrypt, encode | send) per batch -> trees, UEB -> cap
+
+Rules:
+
+- Up to 55 bytes, the contents are the capability, and the grid is not asked.
+- With a convergence secret the key is a hash of the contents, so that equal files are stored once
+  among those who share the secret; that takes a second pass over the contents. Without, the key is
+  random and nothing converges.
+- Memory: a few segments, and what :mod:`lafsfs.immutable.shareholders` lets wait, however large the
+  file. One batch is on its way while the next is encoded. Hash trees grow by 32 bytes for each
+  block.
+- When an upload fails or is cancelled, no server is left with a reservation it could have been told
+  about. Shares complete by then stay; they do no harm, and a later upload of the same finds them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from lafsfs.caps import CHKCap, LiteralCap
+from lafsfs.crypto.hashes import KEY_SIZE, chk_storage_index, convergence_key_hasher
+from lafsfs.formats.geometry import CHKGeometry
+from lafsfs.immutable.asking import plain_errors
+from lafsfs.immutable.cpu import work_on
+from lafsfs.immutable.encoder import Encoder, Endings
+from lafsfs.immutable.placement import Job, find_places
+from lafsfs.immutable.shareholders import Shareholders, StaleSharesError
+from lafsfs.immutable.source import BytesSource, Source, SourceChangedError, read_exactly
+
+if TYPE_CHECKING:
+    from lafsfs.crypto.hashes import TaggedHasher
+    from lafsfs.grid.broker import Broker
+    from lafsfs.grid.encoding import Encoding
+    from lafsfs.grid.secrets import ClientSecrets
+
+LITERAL_LIMIT = 55  # bytes; what stock puts into the capability itself
+
+log = logging.getLogger(__name__)
+
+
+async def upload(
+    source: Source,
+    *,
+    broker: Broker,
+    secrets: ClientSecrets,
+    encoding: Encoding,
+    convergence: bytes | None,
+) -> CHKCap | LiteralCap:
+    """Store the contents of ``source``; the capability that reads them back.
+
+    Args:
+        convergence: the convergence secret, or None for a random key.
+
+    Raises:
+        NotHappyError: too few servers took shares (GridFullError: for want of room).
+        SourceChangedError: the contents changed while they were being read.
+        FileTooBigError: no share can hold this much.
+    """
+    if source.size <= LITERAL_LIMIT:
+        return LiteralCap(await read_exactly(source, 0, source.size))
+    geometry = CHKGeometry.plan(source.size, encoding.k, encoding.n, encoding.max_segment_size)
+    if geometry.num_segments == 1:  # then one pass is enough: it is held in memory in any case
+        source = BytesSource(await read_exactly(source, 0, source.size))
+    if convergence is not None:
+        key = await _convergent_key(source, geometry, convergence)
+        try:
+            return await _Upload(source, key, geometry, broker, secrets, encoding).run(convergence)
+        except StaleSharesError as error:
+            log.warning("upload: a random key is used instead of a convergent one: %s", error)
+    key = os.urandom(KEY_SIZE)
+    return await _Upload(source, key, geometry, broker, secrets, encoding).run(None)
+
+
+def _key_hasher(geometry: CHKGeometry, convergence: bytes) -> TaggedHasher:
+    return convergence_key_hasher(geometry.k, geometry.n, geometry.segment_size, convergence)
+
+
+async def _convergent_key(source: Source, geometry: CHKGeometry, convergence: bytes) -> bytes:
+    """The first pass: hash all the contents."""
+    hasher = _key_hasher(geometry, convergence)
+    for segment in range(geometry.num_segments):
+        size = geometry.segment_length(segment)
+        data = await read_exactly(source, geometry.segment_offset(segment), size)
+        await work_on(size, hasher.update, data)
+    return hasher.digest()
+
+
+class _Upload:
+    """One upload under one key."""
+
+    def __init__(
+        self,
+        source: Source,
+        key: bytes,
+        geometry: CHKGeometry,
+        broker: Broker,
+        secrets: ClientSecrets,
+        encoding: Encoding,
+    ) -> None:
+        self._source = source
+        self._key = key
+        self._geometry = geometry
+        self._encoder = Encoder(key, geometry)
+        share_size = self._encoder.layout.share_size
+        self._job = Job(broker, secrets, encoding, chk_storage_index(key), share_size)
+        self._next_segment = 0
+        self._again: TaggedHasher | None = None
+
+    async def run(self, convergence: bytes | None) -> CHKCap:
+        """Do it. ``convergence``: what the key was made with, to notice contents that change."""
+        if convergence is not None:
+            self._again = _key_hasher(self._geometry, convergence)
+        holders = Shareholders(self._job, await find_places(self._job))
+        try:
+            ueb_hash = await self._send_everything(holders)
+        finally:
+            await holders.abandon()
+        geometry = self._geometry
+        return CHKCap(self._key, ueb_hash, geometry.k, geometry.n, geometry.size)
+
+    async def _send_everything(self, holders: Shareholders) -> bytes:
+        header = self._encoder.header()
+        holders.append([header] * self._geometry.n)
+        await self._fill(holders)
+        while self._next_segment < self._geometry.num_segments:
+            with plain_errors():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(holders.send, holders.take())
+                    await self._fill(holders)
+            holders.require_happiness()
+        endings = await self._end(holders)
+        await holders.send(holders.take())
+        holders.require_happiness()
+        tail_offset = self._encoder.layout.share_hash_chain.offset
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(holders.renew_leases)
+                await holders.finish(tail_offset, endings.endings)
+        return endings.ueb_hash
+
+    async def _fill(self, holders: Shareholders) -> None:
+        """Read and encode segments until a batch has come together or none are left."""
+        while self._next_segment < self._geometry.num_segments:
+            segment = self._next_segment
+            self._next_segment += 1
+            size = self._geometry.segment_length(segment)
+            offset = self._geometry.segment_offset(segment)
+            plaintext = await read_exactly(self._source, offset, size)
+            expansion = self._geometry.n * size // self._geometry.k
+            holders.append(await work_on(expansion, self._encode, plaintext))
+            if holders.wants_sending:
+                return
+
+    def _encode(self, plaintext: bytes) -> list[bytes]:
+        if self._again is not None:
+            self._again.update(plaintext)
+        return self._encoder.encode(plaintext)
+
+    async def _end(self, holders: Shareholders) -> Endings:
+        """Append trees, chains and UEB, once the contents proved to be the same in both passes."""
+        if self._again is not None and not hmac.compare_digest(self._again.digest(), self._key):
+            raise SourceChangedError("what is being uploaded changed between its two readings")
+        tree_size = self._geometry.hash_tree_size
+        for shnum in range(self._geometry.n):
+            holders.append_to(shnum, await work_on(64 * tree_size, self._encoder.trees, shnum))
+            if holders.wants_sending:
+                await holders.send(holders.take())
+        endings = await work_on(0, self._encoder.finish)
+        holders.append(endings.endings)
+        return endings

@@ -1,0 +1,147 @@
+"""What has been verified about one immutable file. Nothing unverified ever gets in here. PURE.
+
+Theory. The capability holds the hash of the UEB. The UEB holds the roots of the share hash tree and
+of the ciphertext hash tree. A share's leaf in the share hash tree is the root of its block hash
+tree, whose leaves are the hashes of its blocks. So trust grows downwards, from whatever servers
+happen to send: every method here checks foreign bytes against what is trusted already, and either
+admits all of them or raises :class:`~lafsfs.errors.FormatError` and is as it was before.
+
+One object per file, shared by all readers of all its shares.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from lafsfs.crypto import hashes
+from lafsfs.crypto.merkle import IncompleteHashTree
+from lafsfs.errors import FormatError, HashMismatchError
+from lafsfs.formats.geometry import CHKGeometry
+from lafsfs.formats.hashstore import parse_hash_tree, parse_share_hash_chain
+from lafsfs.formats.ueb import UEB
+from lafsfs.immutable.treerows import rows_to
+
+if TYPE_CHECKING:
+    from lafsfs.caps import CHKVerifyCap
+
+
+class ContradictionError(FormatError):
+    """What the file's own uploader vouched for contradicts itself; no other share will help."""
+
+
+class VerifiedFile:
+    """The trusted hashes of one file."""
+
+    def __init__(self, cap: CHKVerifyCap) -> None:
+        self.cap = cap
+        self.guess = CHKGeometry.plan(cap.size, cap.k, cap.n)
+        self.geometry: CHKGeometry | None = None
+        self._share_tree = IncompleteHashTree(cap.n, None)
+        self._ciphertext_tree = IncompleteHashTree(1, None)
+        self._block_trees: dict[int, IncompleteHashTree] = {}
+
+    @property
+    def likely_geometry(self) -> CHKGeometry:
+        """The geometry, or before it is known, the one that today's clients would choose."""
+        return self.geometry or self.guess
+
+    def admit_ueb(self, data: bytes) -> None:
+        """Take in the UEB, and with it the geometry and the roots.
+
+        Raises:
+            HashMismatchError: these are not the bytes the capability speaks of.
+            ContradictionError: they are, but do not describe such a file.
+        """
+        if not hmac.compare_digest(hashes.ueb_hash(data), self.cap.ueb_hash):
+            raise HashMismatchError("its UEB is not the one that the capability names")
+        if self.geometry is not None:
+            return
+        try:
+            ueb = UEB.unpack(data)
+            ueb.require(self.cap.size, self.cap.k, self.cap.n)
+        except FormatError as error:
+            raise ContradictionError(f"the file was stored wrongly: {error}") from None
+        self._share_tree = IncompleteHashTree(self.cap.n, ueb.share_root_hash)
+        segments = ueb.geometry.num_segments
+        self._ciphertext_tree = IncompleteHashTree(segments, ueb.crypttext_root_hash)
+        self.geometry = ueb.geometry
+
+    def _known_geometry(self) -> CHKGeometry:
+        if self.geometry is None:
+            raise RuntimeError("the UEB has to be admitted first")
+        return self.geometry
+
+    # --- share hash tree --------------------------------------------------------------------------
+
+    def knows_share(self, shnum: int) -> bool:
+        """Whether the root of that share's block hash tree is trusted."""
+        return self._share_tree.leaf(shnum) is not None
+
+    def admit_share_chain(self, shnum: int, data: bytes) -> None:
+        """Take in a share hash chain, as stored in the share of that number."""
+        self._known_geometry()
+        self._share_tree.set_hashes(parse_share_hash_chain(data))
+        if not self.knows_share(shnum):
+            raise FormatError("its share hash chain is not that of this share number")
+
+    def _block_tree(self, shnum: int) -> IncompleteHashTree:
+        """The block hash tree of a share whose root is trusted."""
+        tree = self._block_trees.get(shnum)
+        if tree is None:
+            root = self._share_tree.leaf(shnum)
+            if root is None:
+                raise RuntimeError("the share hash chain has to be admitted first")
+            tree = IncompleteHashTree(self._known_geometry().num_segments, root)
+            self._block_trees[shnum] = tree
+        return tree
+
+    # --- rows of the two trees over segments ------------------------------------------------------
+
+    def block_rows(self, shnum: int, segment: int) -> list[range]:
+        """Rows of the share's block hash tree still missing to verify a block, top down."""
+        if not self.knows_share(shnum):
+            return list(rows_to(segment, self.likely_geometry.num_segments))
+        return self._missing(self._block_tree(shnum), segment)
+
+    def ciphertext_rows(self, segment: int) -> list[range]:
+        """Rows of the ciphertext hash tree still missing to verify a segment, top down."""
+        if self.geometry is None:
+            return list(rows_to(segment, self.guess.num_segments))
+        return self._missing(self._ciphertext_tree, segment)
+
+    def _missing(self, tree: IncompleteHashTree, segment: int) -> list[range]:
+        rows = rows_to(segment, self._known_geometry().num_segments)
+        return [row for row in rows if not tree.has(row[0])]  # rows come whole
+
+    def admit_block_row(self, shnum: int, row: range, data: bytes) -> None:
+        """Take in a row of a share's block hash tree; the rows above come first."""
+        _admit_row(self._block_tree(shnum), row, data)
+
+    def admit_ciphertext_row(self, row: range, data: bytes) -> None:
+        """Take in a row of the ciphertext hash tree; the rows above come first."""
+        self._known_geometry()
+        _admit_row(self._ciphertext_tree, row, data)
+
+    # --- leaves -----------------------------------------------------------------------------------
+
+    def check_block(self, shnum: int, segment: int, block_hash: bytes) -> None:
+        """Raise HashMismatchError unless that is the hash of the share's block."""
+        self._block_tree(shnum).set_hashes({}, leaves={segment: block_hash})
+
+    def check_segment(self, segment: int, segment_hash: bytes) -> None:
+        """Raise ContradictionError unless that is the hash of the decoded segment."""
+        self._known_geometry()
+        try:
+            self._ciphertext_tree.set_hashes({}, leaves={segment: segment_hash})
+        except HashMismatchError:
+            raise ContradictionError(
+                f"the file was stored wrongly: good blocks make a bad segment {segment}"
+            ) from None
+
+
+def _admit_row(tree: IncompleteHashTree, row: range, data: bytes) -> None:
+    nodes = parse_hash_tree(data)
+    if len(nodes) != len(row):
+        raise FormatError("it ends inside a hash tree")
+    tree.set_hashes(dict(zip(row, nodes, strict=True)))
