@@ -39,9 +39,7 @@ def faults(document: Path) -> list[str]:
             found.append(f"{target}: no such file")
         elif anchor and anchor not in anchors(path.read_text(encoding="utf-8")):
             found.append(f"{target}: no such heading")
-    found += [
-        f"`{name}`: no such file" for name in QUOTED_PATH.findall(prose) if not _exists(name)
-    ]
+    found += [f"`{name}`: no such file" for name in QUOTED_PATH.findall(prose) if not _exists(name)]
     return [f"{document.relative_to(ROOT)}: {fault}" for fault in found]
 
 

@@ -1,0 +1,204 @@
+"""``lafsfs mount`` and ``lafsfs umount``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lafsfs.cli.background import BackgroundError, run_in_background
+from lafsfs.cli.locations import find_location
+from lafsfs.cli.mount_record import MountRecord
+from lafsfs.cli.mount_table import find_mount
+from lafsfs.cli.session import aliases_of, create_alias, run_on_grid, settings_of, with_config
+from lafsfs.cli.tree_commands import mutable_format
+from lafsfs.errors import LocalError, MountError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lafsfs.caps import Cap, UnknownCap
+    from lafsfs.cli.config import Config
+    from lafsfs.cli.locations import Location
+    from lafsfs.nodes.maker import NodeMaker
+
+HOME = "home:"
+
+
+@click.command()
+@click.argument("what_and_where", nargs=-1, metavar="[WHAT] MOUNTPOINT")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPTIONS",
+    help="ro, allow_other, uid=, gid=, umask=: comma-separated, repeatable.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay, until unmounted or interrupted.")
+@with_config
+def mount(
+    config: Config, what_and_where: tuple[str, ...], options: tuple[str, ...], foreground: bool
+) -> None:
+    """Mount WHAT, home: by default, on the empty directory MOUNTPOINT.
+
+    WHAT is an alias, alias:path, or - for a capability on standard input. The alias home: is made
+    when it is first used.
+    """
+    if not 1 <= len(what_and_where) <= 2:
+        raise click.UsageError("say what to mount (home: by default) and where")
+    what, where = (HOME, *what_and_where)[-2:]
+    mountpoint = Path(where).expanduser().resolve()
+    wanted = what_to_mount(config, what)
+    all_options = ",".join((config.mount_options, *options))
+
+    def work(ready: Callable[[], None]) -> None:
+        serve(config, wanted, mountpoint, all_options, ready)
+
+    def tell() -> None:
+        shown = HOME if wanted is None else wanted.shown
+        for line in told(config, shown, mountpoint):
+            click.echo(line)
+
+    if foreground:
+        work(tell)
+        return
+    try:
+        run_in_background(work, config.places.state / "lafsfs.log")
+    except BackgroundError as error:
+        click.echo(f"lafsfs: {error}", err=True)
+        raise click.exceptions.Exit(error.code) from None
+    tell()
+
+
+def what_to_mount(config: Config, what: str) -> Location | None:
+    """The location to mount, or None for a home: that is yet to be made."""
+    aliases = aliases_of(config)
+    if what == HOME and HOME.removesuffix(":") not in aliases:
+        return None
+    return find_location(what, aliases)
+
+
+def told(config: Config, shown: str, mountpoint: Path) -> list[str]:
+    """What to say once the mount is there."""
+    command = "lafsfs" if shutil.which("lafsfs") else sys.argv[0]
+    return [
+        f"{shown} is mounted on {mountpoint}",
+        f"  unmount with   {command} umount {mountpoint}",
+        *(f"  shares in      {path}" for path in config.storage),
+        f"  configuration  {config.places.config}",
+    ]
+
+
+def serve(
+    config: Config,
+    wanted: Location | None,
+    mountpoint: Path,
+    options: str,
+    ready: Callable[[], None],
+) -> None:
+    """Mount and serve until unmounted, in this process.
+
+    Raises:
+        MountError: the mount cannot be made.
+        LafsError: the root cannot be read, or in the end not everything could be stored.
+    """
+    import logging
+
+    import trio
+
+    from lafsfs.fuse.session import check_mountpoint
+    from lafsfs.mount import MountOptions, run_mount
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    parsed = MountOptions.parse(options)
+    directory_format = mutable_format(config.directory_format)
+    assert directory_format is not None
+    check_mountpoint(mountpoint)
+    with MountRecord(config.places.state, mountpoint).held():
+        root = root_of(config, wanted)
+
+        async def run() -> None:
+            await run_mount(
+                settings_of(config),
+                root,
+                mountpoint,
+                parsed,
+                directory_format=directory_format,
+                ready=ready,
+            )
+
+        trio.run(run)
+
+
+def root_of(config: Config, wanted: Location | None) -> Cap:
+    """The capability to mount; home: is made now if it is not there yet."""
+    from lafsfs.caps import UnknownCap
+
+    if wanted is None:
+        format = mutable_format(config.directory_format)
+        assert format is not None
+        return create_alias(config, HOME.removesuffix(":"), format)
+    if not wanted.path:
+        return wanted.root
+
+    async def found(maker: NodeMaker) -> Cap | UnknownCap:
+        from lafsfs.cli.tree import find_cap
+
+        return await find_cap(maker, wanted)
+
+    cap = run_on_grid(config, found)
+    if isinstance(cap, UnknownCap):
+        raise UsageError(f"{wanted.shown} is of a kind that this version cannot mount")
+    return cap
+
+
+@click.command()
+@click.argument("mountpoint")
+@click.option("--lazy", is_flag=True, help="Detach now, even if it is in use.")
+@with_config
+def umount(config: Config, mountpoint: str, lazy: bool) -> None:
+    """Unmount, and wait until everything that was written is stored."""
+    path = absolute(Path(mountpoint).expanduser())
+    record = MountRecord(config.places.state, path)
+    if find_mount(path) is not None:
+        detach(path, lazy=lazy)
+    elif not record.is_held():
+        raise MountError(f"nothing of lafsfs is mounted on {path}")
+    if record.is_held():
+        click.echo("waiting until everything is stored", err=True)
+    ended = record.wait()
+    if ended is None:
+        return
+    record.forget()
+    if ended.error is not None:
+        raise LocalError(f"not everything was stored: {ended.error}")
+    if ended.pid:
+        raise LocalError("the process of this mount had ended before: what was pending was lost")
+
+
+def absolute(path: Path) -> Path:
+    """Where a mountpoint is, without touching it: it may be dead or hung."""
+    return path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
+
+
+def detach(mountpoint: Path, *, lazy: bool) -> None:
+    """Take the mount away from the tree.
+
+    Raises:
+        MountError: it is in use, or it is somebody else's.
+    """
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(mountpoint)]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MountError("there is no fusermount3: install the package fuse3") from None
+    if result.returncode == 0:
+        return
+    if "busy" in result.stderr:
+        raise MountError(f"{mountpoint} is in use: close what is open there, or leave it (cd)")
+    reason = result.stderr.strip().removeprefix("fusermount3: ").splitlines()
+    raise MountError(f"cannot unmount {mountpoint}: {(reason or ['no reason given'])[-1]}")

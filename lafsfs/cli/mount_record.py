@@ -1,0 +1,123 @@
+"""A note of each running mount, locked for as long as its process lives.
+
+``fusermount3 -u`` returns when the mountpoint is free, which is before everything is stored. The
+process that serves a mount therefore keeps an ``flock`` on a small file in the state directory:
+whoever can take the lock knows that the process has ended, however it ended, and the file says
+whether it ended well. The kernel drops the lock of a process that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lafsfs.errors import MountError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What a record says: who serves the mountpoint, and how that ended."""
+
+    mountpoint: str
+    pid: int
+    error: str | None = None
+
+
+class MountRecord:
+    """The record of one mountpoint. ``mountpoint`` is absolute, without symbolic links."""
+
+    def __init__(self, state: Path, mountpoint: Path) -> None:
+        name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:32]
+        self._mountpoint = mountpoint
+        self._path = state / "mounts" / name
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the record while serving the mount; an error that ends it is written down.
+
+        Raises:
+            MountError: another process serves it, or is still storing what was written there.
+        """
+        descriptor = self._open(os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise MountError(
+                    f"{self._mountpoint} is mounted already, or an earlier mount is still storing "
+                    "what was written; lafsfs umount waits for that"
+                ) from None
+            self._write(descriptor, None)
+            try:
+                yield
+            except BaseException as error:
+                self._write(descriptor, str(error) or type(error).__name__)
+                raise
+            else:
+                self._path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> Mount | None:
+        """What the record says, or None if there is none: nothing was mounted, or it ended well."""
+        try:
+            values = json.loads(self._path.read_text(encoding="utf-8"))
+            return Mount(str(self._mountpoint), int(values["pid"]), values["error"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return Mount(str(self._mountpoint), 0)
+
+    def is_held(self) -> bool:
+        """Whether the process that serves the mount still runs."""
+        try:
+            descriptor = self._open(os.O_RDONLY)
+        except MountError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def wait(self) -> Mount | None:
+        """Wait until the process has ended: what it left behind, None if it ended well."""
+        try:
+            descriptor = self._open(os.O_RDONLY)
+        except MountError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+        return self.read()
+
+    def forget(self) -> None:
+        """Remove the record of a mount that has ended."""
+        self._path.unlink(missing_ok=True)
+
+    def _open(self, flags: int) -> int:
+        try:
+            if flags & os.O_CREAT:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self._path, flags | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise MountError(f"cannot use {self._path}: {error.strerror}") from error
+
+    def _write(self, descriptor: int, error: str | None) -> None:
+        values = {"mountpoint": str(self._mountpoint), "pid": os.getpid(), "error": error}
+        data = json.dumps(values).encode()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, data, 0)
