@@ -40,7 +40,7 @@ from lafsfs.fuse.operations import Deadlines, LafsOperations
 from lafsfs.fuse.session import check_mountpoint, open_session
 from lafsfs.grid.broker import Broker
 from lafsfs.grid.encoding import Encoding
-from lafsfs.grid.local import LocalServer
+from lafsfs.grid.known import open_directories
 from lafsfs.grid.secrets import ClientSecrets
 from lafsfs.immutable import SegmentCache
 from lafsfs.mutable.keypool import KeyPool
@@ -162,16 +162,21 @@ async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
 
     Raises:
         ConfigError: a storage directory or a secret is unusable; the message names the file.
+        ServerUnavailableError: none of the storage directories is there.
     """
     secrets = await trio.to_thread.run_sync(load_secrets, settings.config_directory / "private")
-    servers = [await LocalServer.open(path, create=True) for path in settings.storage]
-    async with KeyPool.open() as key_pool:
+    known = settings.config_directory / "storage.json"
+    async with (
+        open_directories(settings.storage, known) as servers,
+        KeyPool.open() as key_pool,
+        SegmentCache.open(SEGMENT_CACHE_SIZE) as segment_cache,
+    ):
         grid = Grid(
             broker=Broker(servers),
             secrets=secrets,
             encoding=settings.encoding or Encoding.for_servers(len(servers)),
             key_pool=key_pool,
-            segment_cache=SegmentCache(SEGMENT_CACHE_SIZE),
+            segment_cache=segment_cache,
             convergence=secrets.convergence_secret if settings.convergent else None,
         )
         yield NodeMaker(grid)
