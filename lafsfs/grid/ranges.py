@@ -34,6 +34,11 @@ class WrittenRanges:
             if low < stop and high > start
         ]
 
+    @property
+    def total(self) -> int:
+        """How many bytes have been written."""
+        return sum(stop - start for start, stop in self._ranges)
+
     def covers(self, size: int) -> bool:
         """Whether every byte of ``[0, size)`` has been written."""
         return size == 0 or self._ranges == [(0, size)]
