@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lafsfs.crypto.hashes import block_hash
+from lafsfs.crypto.merkle import HashTree, IncompleteHashTree
 from lafsfs.errors import FileTooBigError, FormatError
 from lafsfs.formats.chk import (
     HEADER_SIZE_V1,
@@ -73,6 +75,24 @@ def test_golden_shares_parse_and_repack_byte_for_byte(name):
         chain = parse_share_hash_chain(cut(share, layout.share_hash_chain))
         assert len(chain) == geometry.share_hash_chain_length
         assert 15 + shnum in chain  # its own leaf, in a tree of 16
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_hashes_hold(name):
+    geometry = geometry_of(name)
+    for shnum, share in golden_shares.shares(golden_shares.golden(name).storage_index).items():
+        header = parse_header(share)
+        length = header.parse_ueb_length(cut(share, header.ueb_length_span))
+        ueb = UEB.unpack(cut(share, header.ueb_span(length)))
+        segments = range(geometry.num_segments)
+        blocks = [cut(share, header.blocks_span(geometry, segment)) for segment in segments]
+        tree = HashTree([block_hash(block) for block in blocks])
+        assert pack_hash_tree(tree.nodes) == cut(share, header.block_hash_tree_span(geometry))
+        for index, node in enumerate(tree.nodes):
+            assert cut(share, header.block_hash_span(index)) == node
+        assert cut(share, header.crypttext_hash_span(0)) == ueb.crypttext_root_hash
+        chain = parse_share_hash_chain(cut(share, header.share_hash_span))
+        IncompleteHashTree(geometry.n, ueb.share_root_hash).set_hashes(chain, {shnum: tree.root})
 
 
 @pytest.mark.parametrize("name", golden_shares.named("CHK"))

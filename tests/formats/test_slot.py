@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from lafsfs.caps import MutableFormat
 from lafsfs.crypto.aes import ctr
-from lafsfs.crypto.hashes import ssk_fingerprint, ssk_readkey, ssk_writekey
-from lafsfs.errors import FormatError
+from lafsfs.crypto.hashes import block_hash, ssk_fingerprint, ssk_readkey, ssk_writekey
+from lafsfs.crypto.merkle import HashTree, IncompleteHashTree
+from lafsfs.crypto.rsa import VerifyingKey
+from lafsfs.errors import FormatError, HashMismatchError
 from lafsfs.formats import mdmf, sdmf
 from lafsfs.formats.geometry import MDMFGeometry, SDMFGeometry
 from lafsfs.formats.slot import (
@@ -60,6 +62,21 @@ def test_golden_keys_are_those_of_the_capability(name):
         assert ssk_fingerprint(share.verification_key) == golden_data.from_base32(fingerprint)
         key = golden_data.from_base32(write_key)
         assert ssk_writekey(ctr(key, share.enc_privkey)) == key
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_signatures_and_hashes_hold(name):
+    for shnum, data in golden_shares.shares(golden_shares.golden(name).storage_index).items():
+        share = parse_share(data)
+        key = VerifyingKey.from_der(share.verification_key)
+        key.verify(share.signature, share.prefix.pack())
+        stored = share.prefix.geometry.split_blocks(share.share_data, 0)
+        tree = HashTree([block_hash(block) for block in stored])
+        assert list(tree.nodes) == list(share.block_hashes)
+        shares_tree = IncompleteHashTree(share.prefix.n, share.prefix.root_hash)
+        shares_tree.set_hashes(share.share_hash_chain, {shnum: tree.root})
+    with pytest.raises(HashMismatchError):
+        key.verify(share.signature, share.prefix.pack()[:-1] + b"\xff")
 
 
 @pytest.mark.parametrize("name", golden_shares.named("SDMF", "MDMF"))
