@@ -24,6 +24,7 @@ import hashlib
 import hmac
 import inspect
 import math
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -50,10 +51,14 @@ from lafsfs.grid.api import (
     TestWriteVectors,
 )
 from lafsfs.grid.broker import Broker
+from lafsfs.grid.identity import Identity
+from lafsfs.grid.local import LocalServer
 from lafsfs.grid.ranges import WrittenRanges
+from tests.golden_data import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
 LEASE_SECONDS = 31 * 24 * 3600
 
@@ -412,3 +417,18 @@ def fake_servers(count: int) -> list[FakeServer]:
 def fake_grid(count: int) -> Broker:
     """A broker of ``count`` FakeServers (``grid.servers`` are they)."""
     return Broker(fake_servers(count))
+
+
+def golden_grid(copy_to: Path, *, read_only: bool = False) -> Broker:
+    """The stock servers of ``tests/golden`` as LocalServers over a copy below ``copy_to``.
+
+    They have the identities that stock gave them, so that slots can be written. The copies may be
+    changed and broken at will.
+    """
+    servers = []
+    for golden in SERVERS.values():
+        directory = copy_to / golden.name
+        shutil.copytree(golden.directory, directory)
+        identity = Identity(golden.server_id, golden.permutation_seed)
+        servers.append(LocalServer(directory, identity, read_only=read_only))
+    return Broker(servers)
