@@ -47,7 +47,25 @@ json_values = st.recursive(
     max_leaves=8,
 )
 fields = st.sampled_from(
-    "v cap type mode uid gid rdev mtime atime ctime btime mset size nlink id xattrs raw".split()
+    [
+        "v",
+        "cap",
+        "type",
+        "mode",
+        "uid",
+        "gid",
+        "rdev",
+        "mtime",
+        "atime",
+        "ctime",
+        "btime",
+        "mset",
+        "size",
+        "nlink",
+        "id",
+        "xattrs",
+        "raw",
+    ]
 )
 
 
