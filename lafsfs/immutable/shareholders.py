@@ -95,8 +95,13 @@ class Shareholders:
     @property
     def wants_sending(self) -> bool:
         """Whether a batch has come together."""
-        sizes = [writer.buffered for writer in self._writers]
-        return bool(sizes) and (max(sizes) >= BATCH_SIZE or sum(sizes) >= MAX_BUFFERED)
+        longest = max((writer.buffered for writer in self._writers), default=0)
+        return longest >= BATCH_SIZE or self.is_swollen
+
+    @property
+    def is_swollen(self) -> bool:
+        """Whether so much waits that it has to be sent, batch or no batch."""
+        return sum(writer.buffered for writer in self._writers) >= MAX_BUFFERED
 
     def append(self, streams: Sequence[bytes]) -> None:
         """Append to every share: ``streams`` has the next bytes of each, by share number."""

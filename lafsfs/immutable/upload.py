@@ -170,7 +170,7 @@ class _Upload:
         tree_size = self._geometry.hash_tree_size
         for shnum in range(self._geometry.n):
             holders.append_to(shnum, await work_on(64 * tree_size, self._encoder.trees, shnum))
-            if holders.wants_sending:
+            if holders.is_swollen:  # trees of many segments; small ones go with the last blocks
                 await holders.send(holders.take())
         endings = await work_on(0, self._encoder.finish)
         holders.append(endings.endings)

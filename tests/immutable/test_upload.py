@@ -1,0 +1,437 @@
+"""Uploads on a fake grid: round trips, placement, failures on the way, what is left behind."""
+
+import pytest
+import trio
+
+from lafsfs.caps import CHKCap
+from lafsfs.crypto.hashes import chk_storage_index
+from lafsfs.errors import GridFullError, NotHappyError
+from lafsfs.grid.api import ShareKind
+from lafsfs.grid.broker import Broker
+from lafsfs.grid.encoding import Encoding
+from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, SourceChangedError, upload
+from lafsfs.immutable.asking import PATIENCE, SLOWEST_RATE
+from tests import golden_data
+from tests.immutable.grids import SECRETS, empty_grid, spread_of
+
+SMALL = golden_data.generated("an upload", 1000)
+LARGE = golden_data.generated("an upload", 100_000)
+SEGMENTED = Encoding(2, 3, 4, max_segment_size=10_000)  # LARGE is ten segments then
+
+
+async def put(broker, data, encoding=SEGMENTED, convergence=SECRETS.convergence_secret):
+    source = data if hasattr(data, "read") else BytesSource(data)
+    return await upload(
+        source, broker=broker, secrets=SECRETS, encoding=encoding, convergence=convergence
+    )
+
+
+async def reads_back(broker, cap, data):
+    async with SegmentCache.open() as cache:
+        return await CHKFile(cap, broker, cache).read(0, len(data) + 10) == data
+
+
+def nothing_unfinished(servers):
+    return not any(server.uploads for server in servers)
+
+
+# --- round trips ----------------------------------------------------------------------------------
+
+
+async def test_a_small_file_takes_three_round_trips(autojump_clock):
+    servers, broker = empty_grid(4)
+    for server in servers:
+        server.delay = 1.0
+    await put(broker, SMALL)
+    assert trio.current_time() == 3.0  # list, allocate, write
+    for server in servers:
+        assert server.counts() == {"list_shares": 1, "allocate": 1, "write_share": 1}
+
+
+async def test_many_segments_share_a_request(autojump_clock):
+    servers, broker = empty_grid(4)
+    for server in servers:
+        server.delay = 1.0
+    await put(broker, LARGE)
+    assert trio.current_time() == 3.0
+    assert [server.count("write_share") for server in servers] == [1] * 4
+
+
+async def test_shares_of_a_large_file_go_out_by_the_mebibyte(autojump_clock):
+    servers, broker = empty_grid(1)
+    servers[0].delay = 1.0
+    await put(broker, bytes(4 << 20), Encoding(1, 1, 1))
+    # list and allocate; then the segments, the last of them with all that ends the share
+    assert servers[0].count("write_share") == 4
+    assert trio.current_time() == 6.0
+
+
+async def test_storing_the_same_again_sends_no_share(autojump_clock):
+    servers, broker = empty_grid(4)
+    first = await put(broker, LARGE)
+    for server in servers:
+        server.calls.clear()
+        server.delay = 1.0
+    start = trio.current_time()
+    assert await put(broker, LARGE) == first
+    assert trio.current_time() == start + 2.0  # list; then compare, and renew leases beside it
+    for server in servers:
+        assert server.counts() == {"list_shares": 1, "read_share": 1, "add_lease": 1}
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+async def test_a_random_key_is_another_each_time():
+    servers, broker = empty_grid(4)
+    first = await put(broker, SMALL, convergence=None)
+    second = await put(broker, SMALL, convergence=None)
+    assert first != second
+    assert await reads_back(broker, first, SMALL)
+    assert await reads_back(broker, second, SMALL)
+    assert nothing_unfinished(servers)
+
+
+async def test_another_secret_gives_another_key():
+    _, broker = empty_grid(4)
+    first, second = await put(broker, SMALL), await put(broker, SMALL, convergence=b"other")
+    assert isinstance(first, CHKCap)
+    assert isinstance(second, CHKCap)
+    assert first.key != second.key
+
+
+class CountingSource:
+    """Contents that note how they are read."""
+
+    def __init__(self, data):
+        self.data = data
+        self.size = len(data)
+        self.reads = []
+
+    async def read(self, offset, size):
+        await trio.lowlevel.checkpoint()
+        self.reads.append((offset, size))
+        return self.data[offset : offset + size]
+
+
+async def test_one_segment_is_read_once_and_many_twice():
+    _, broker = empty_grid(4)
+    small, large = CountingSource(SMALL), CountingSource(LARGE)
+    await put(broker, small)
+    await put(broker, large)
+    assert small.reads == [(0, 1000)]
+    assert large.reads == [(i * 10_000, 10_000) for i in range(10)] * 2
+
+
+async def test_without_convergence_contents_are_read_once():
+    _, broker = empty_grid(4)
+    source = CountingSource(LARGE)
+    await put(broker, source, convergence=None)
+    assert source.reads == [(i * 10_000, 10_000) for i in range(10)]
+
+
+class ChangingSource(CountingSource):
+    """Contents that somebody writes to between the two passes."""
+
+    async def read(self, offset, size):
+        if len(self.reads) == 10:
+            self.data = self.data[:55_555] + b"!" + self.data[55_556:]
+        return await super().read(offset, size)
+
+
+async def test_contents_that_change_meanwhile_are_not_stored():
+    servers, broker = empty_grid(4)
+    with pytest.raises(SourceChangedError):
+        await put(broker, ChangingSource(LARGE))
+    assert not any(server.shares for server in servers)
+    assert nothing_unfinished(servers)
+
+
+class ShrinkingSource(CountingSource):
+    """Contents that are cut while they are being read a second time."""
+
+    async def read(self, offset, size):
+        if len(self.reads) == 15:
+            self.data = self.data[:52_000]
+        return await super().read(offset, size)
+
+
+async def test_contents_that_shrink_meanwhile_are_not_stored():
+    servers, broker = empty_grid(4)
+    with pytest.raises(SourceChangedError):
+        await put(broker, ShrinkingSource(LARGE))
+    assert nothing_unfinished(servers)
+
+
+class FailingSource(CountingSource):
+    """Contents on a disk that breaks."""
+
+    async def read(self, offset, size):
+        if len(self.reads) == 13:
+            raise OSError(5, "Input/output error")
+        return await super().read(offset, size)
+
+
+async def test_an_error_of_the_source_comes_through_as_it_is():
+    servers, broker = empty_grid(4)
+    with pytest.raises(OSError, match="Input/output error"):
+        await put(broker, FailingSource(LARGE))
+    assert nothing_unfinished(servers)
+
+
+# --- placement ------------------------------------------------------------------------------------
+
+
+async def test_shares_are_spread_over_the_servers():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    assert sorted(map(len, spread_of(servers, cap.storage_index).values())) == [1, 1, 1, 1]
+    assert await reads_back(broker, cap, LARGE)
+
+
+async def test_few_servers_take_several_shares_each():
+    servers, broker = empty_grid(2)
+    cap = await put(broker, LARGE, Encoding(2, 2, 4))
+    assert sorted(map(len, spread_of(servers, cap.storage_index).values())) == [2, 2]
+
+
+async def test_only_the_first_servers_in_permuted_order_are_asked():
+    servers, broker = empty_grid(20)
+    cap = await put(broker, LARGE)
+    order = broker.servers_for(cap.storage_index)
+    assert [server.count() > 0 for server in order] == [True] * 8 + [False] * 12
+    assert set(spread_of(servers, cap.storage_index)) == {server.name for server in order[:4]}
+
+
+async def test_missing_shares_are_added_to_those_that_are_there():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    gone = next(server for server in servers if 2 in server.held(cap.storage_index))
+    gone.lose(cap.storage_index)
+    assert await put(broker, LARGE) == cap
+    assert spread_of(servers, cap.storage_index)[gone.name] == {2}
+    assert [server.count("write_share") for server in servers if server is not gone] == [1, 1, 1]
+
+
+async def test_every_server_gets_our_lease():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    for server in servers:
+        for share in server.held(cap.storage_index).values():
+            share.leases.clear()
+    await put(broker, LARGE)
+    for server in servers:
+        lease = SECRETS.lease(cap.storage_index, server)
+        assert all(lease.renew in s.leases for s in server.held(cap.storage_index).values())
+
+
+async def test_a_server_that_refuses_is_replaced(autojump_clock):
+    servers, broker = empty_grid(5)
+    for server in servers:
+        server.delay = 1.0
+    servers[1].full = True
+    servers[2].read_only = True
+    servers[3].refuse = {"allocate"}
+    cap = await put(broker, SMALL, Encoding(2, 2, 4))
+    assert set(spread_of(servers, cap.storage_index)) == {"fake0", "fake4"}
+    assert await reads_back(broker, cap, SMALL)
+
+
+async def test_too_few_servers_is_an_error_that_names_the_others():
+    servers, broker = empty_grid(4)
+    servers[0].down = servers[1].down = True
+    with pytest.raises(NotHappyError, match="on 2 servers, and 3 are needed.*fake0 is down") as e:
+        await put(broker, LARGE)
+    assert not isinstance(e.value, GridFullError)
+    assert nothing_unfinished(servers)
+
+
+async def test_full_servers_mean_no_space():
+    servers, broker = empty_grid(4)
+    for server in servers[:2]:
+        server.full = True
+    with pytest.raises(GridFullError, match="has no room"):
+        await put(broker, LARGE)
+    assert nothing_unfinished(servers)
+    assert not any(server.shares for server in servers)
+
+
+async def test_no_servers_at_all():
+    with pytest.raises(NotHappyError, match="no storage server"):
+        await put(Broker([]), LARGE)
+
+
+async def test_a_server_that_hangs_while_places_are_sought_is_left_out(autojump_clock):
+    servers, broker = empty_grid(4)
+    servers[0].hang()
+    cap = await put(broker, LARGE)
+    assert trio.current_time() == 15.0
+    assert "fake0" not in spread_of(servers, cap.storage_index)
+    start = trio.current_time()
+    assert broker.is_backing_off(servers[0])
+    await put(broker, SMALL)  # and the next upload does not wait for it again
+    assert trio.current_time() == start
+
+
+# --- failures on the way --------------------------------------------------------------------------
+
+
+async def test_a_server_that_dies_on_the_way_is_dropped():
+    servers, broker = empty_grid(4)
+    servers[0].fail_after = 2  # list and allocate
+    cap = await put(broker, LARGE)
+    assert len(spread_of(servers, cap.storage_index)) == 3
+    assert await reads_back(broker, cap, LARGE)
+
+
+async def test_too_many_deaths_on_the_way_end_the_upload():
+    servers, broker = empty_grid(4)
+    servers[0].fail_after = servers[1].fail_after = 2
+    with pytest.raises(NotHappyError, match="on 2 servers, and 3 are needed.*is down"):
+        await put(broker, LARGE)
+    assert not any(server.uploads for server in servers[2:])
+
+
+async def test_a_disk_that_fills_up_on_the_way_means_no_space():
+    servers, broker = empty_grid(4)
+
+    def fill(call):
+        if call.verb == "write_share":
+            servers[0].full = servers[1].full = True
+
+    servers[0].before_call = servers[1].before_call = fill
+    with pytest.raises(GridFullError, match="full"):
+        await put(broker, LARGE)
+    assert nothing_unfinished(servers)
+
+
+async def test_a_server_that_hangs_on_the_way_is_given_up(autojump_clock):
+    servers, broker = empty_grid(4)
+    servers[0].before_call = lambda call: call.verb == "write_share" and servers[0].hang()
+    data = golden_data.generated("hang", 8000)
+    cap = await put(broker, data)
+    sent = 4 * len(servers[1].held(cap.storage_index).popitem()[1].data)
+    # the write is waited for, and then giving back what it reserved
+    assert trio.current_time() == pytest.approx(PATIENCE + sent / SLOWEST_RATE + 5.0)
+    assert set(spread_of(servers, cap.storage_index)) == {"fake1", "fake2", "fake3"}
+
+
+async def test_a_cancelled_upload_leaves_nothing_reserved(autojump_clock):
+    servers, broker = empty_grid(4)
+    for server in servers:
+        server.before_call = (
+            lambda call: trio.sleep_forever() if call.verb == "write_share" else None
+        )
+    with trio.move_on_after(1.0) as scope:
+        await put(broker, LARGE)
+    assert scope.cancelled_caught
+    assert nothing_unfinished(servers)
+    assert [server.count("abort_share") for server in servers] == [1] * 4
+
+
+async def test_a_cancelled_search_for_places_leaves_nothing_reserved(autojump_clock):
+    servers, broker = empty_grid(4)
+    servers[2].answer_delay = 10.0
+    with trio.move_on_after(15.0):
+        await put(broker, LARGE)
+    assert nothing_unfinished(servers)
+
+
+async def test_uploading_the_same_twice_at_once():
+    servers, broker = empty_grid(4)
+    caps = []
+
+    async def put_one():
+        caps.append(await put(broker, LARGE))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put_one)
+        nursery.start_soon(put_one)
+    assert caps[0] == caps[1]
+    assert nothing_unfinished(servers)
+    assert await reads_back(broker, caps[0], LARGE)
+
+
+async def test_what_a_crash_left_is_continued():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    index = cap.storage_index
+    for server in servers:
+        shnum = next(iter(server.held(index)))
+        size = len(server.shares.pop((index, shnum)).data)
+        lease = SECRETS.lease(index, server)
+        secret = SECRETS.upload_secret(index, server)
+        await server.allocate(index, frozenset({shnum}), size, secret, lease)
+    assert await put(broker, LARGE) == cap
+    assert await reads_back(broker, cap, LARGE)
+    assert nothing_unfinished(servers)
+
+
+# --- shares that are there and are wrong ----------------------------------------------------------
+
+
+async def test_a_share_that_is_cut_does_not_count():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    for server in servers[:1]:
+        shnum = next(iter(server.held(cap.storage_index)))
+        server.truncate(cap.storage_index, shnum, -10)
+    assert await put(broker, LARGE) == cap  # three good ones are enough
+
+
+async def test_when_what_is_there_is_useless_a_random_key_is_used():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    for server in servers:
+        for shnum in server.held(cap.storage_index):
+            server.corrupt(cap.storage_index, shnum, -1)
+    other = await put(broker, LARGE)
+    assert other != cap
+    assert await reads_back(broker, other, LARGE)
+
+
+async def test_a_share_claimed_and_not_there_does_not_count():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    for server in servers:
+        for shnum in server.held(cap.storage_index):
+            server.shares[cap.storage_index, shnum].data.clear()
+    other = await put(broker, LARGE)
+    assert await reads_back(broker, other, LARGE)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class EndlessSource:
+    """Contents made up as they are read; knows how far reading got ahead of the slowest server."""
+
+    def __init__(self, size, servers):
+        self.size = size
+        self.servers = servers
+        self.ahead = 0
+
+    async def read(self, offset, size):
+        await trio.lowlevel.checkpoint()
+        written = min(
+            (upload.written.total for s in self.servers for upload in s.uploads.values()),
+            default=0,
+        )
+        self.ahead = max(self.ahead, offset + size - 2 * written)
+        return bytes(size)
+
+
+async def test_reading_never_runs_far_ahead_of_the_slowest_server(autojump_clock):
+    servers, broker = empty_grid(4)
+    servers[2].delay = 5.0
+    source = EndlessSource(24 << 20, servers)
+    await put(broker, source, Encoding(2, 3, 4), convergence=None)
+    assert source.ahead <= 5 << 20  # a batch on its way, one coming together: 2 MiB each, and one
+
+
+async def test_shares_are_where_the_capability_says():
+    servers, broker = empty_grid(4)
+    cap = await put(broker, LARGE)
+    assert cap.storage_index == chk_storage_index(cap.key)
+    for server in servers:
+        assert await server.list_shares(ShareKind.IMMUTABLE, cap.storage_index)
