@@ -1,0 +1,310 @@
+"""The reading half of a mutable file: what is the newest version, and what does it hold.
+
+The reader remembers the last map and which version was best there. Asking whether that still holds
+takes one short read per share; only when it does not is the slot mapped again. Contents are kept in
+a :class:`~lafsfs.mutable.contents.ContentsCache`, which several files share.
+
+Rules:
+
+- Two looks at the grid may overlap; the one that began before the last publish is not remembered.
+- What is returned was on the grid, verified, at some time after the call (less ``max_age``).
+- A version that cannot be retrieved after all gives way to the next best, with a line in the log.
+- A file larger than a run is fetched run by run, each run a whole number of segments.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from lafsfs.caps import MutableWriteCap
+from lafsfs.errors import NotEnoughSharesError, ServerError
+from lafsfs.grid.api import ShareKind
+from lafsfs.grid.encoding import Encoding
+from lafsfs.mutable.mapping import SlotView, map_slot
+from lafsfs.mutable.retrieve import RetrieveFailedError, retrieve
+from lafsfs.mutable.servermap import Mode
+from lafsfs.mutable.verify import SlotVerifier
+
+if TYPE_CHECKING:
+    from lafsfs.caps import MutableReadCap
+    from lafsfs.grid.broker import Broker
+    from lafsfs.grid.secrets import ClientSecrets
+    from lafsfs.mutable.contents import ContentsCache
+    from lafsfs.mutable.servermap import MappedShare, ServerMap, Version
+
+log = logging.getLogger(__name__)
+
+RUN_SIZE = 8 << 20  # bytes fetched together of a large file; pays for reading its hash tree anew
+READ_MAX_AGE = 1.0  # seconds for which consecutive reads of a part trust one look at the grid
+REVALIDATION_TIMEOUT = 2.0  # seconds; then the slot is mapped, which knows how to be patient
+
+
+class SlotReader:
+    """Reads one slot. ``encoding`` says what to expect of it before the first look."""
+
+    def __init__(
+        self,
+        cap: MutableWriteCap | MutableReadCap,
+        broker: Broker,
+        secrets: ClientSecrets,
+        encoding: Encoding,
+        cache: ContentsCache,
+    ) -> None:
+        self.cap = cap
+        self.storage_index = cap.storage_index
+        self.verifier = SlotVerifier(cap.fingerprint)
+        self.latest: Version | None = None
+        self.highest_seen = 0
+        self.generation = 0  # counts our publishes: before and after each
+        self._read_key = cap.read_key
+        self._broker = broker
+        self._secrets = secrets
+        self._encoding = encoding
+        self._cache = cache
+        self._map: ServerMap | None = None
+        self._seen_at = float("-inf")
+        self._fetching = trio.Lock()
+
+    def view(self) -> SlotView:
+        """The slot with the servers as they are now."""
+        cap, slot, index = self.cap, self._secrets.slot, self.storage_index
+        secrets = partial(slot, cap.write_key, index) if isinstance(cap, MutableWriteCap) else None
+        return SlotView(
+            storage_index=index,
+            servers=self._broker.servers_for(index),
+            broker=self._broker,
+            verifier=self.verifier,
+            secrets=secrets,
+        )
+
+    # --- maps -------------------------------------------------------------------------------------
+
+    async def look(self, mode: Mode) -> ServerMap:
+        """Map the slot, and remember what there is."""
+        generation = self.generation
+        servermap = await map_slot(
+            self.view(),
+            mode,
+            encoding=self._expected(),
+            highest_seen=self.highest_seen,
+            head_size=self._head_size(),
+        )
+        self.highest_seen = servermap.highest_seqnum()
+        best = servermap.best()
+        if best is not None and best.seqnum < self.highest_seen:
+            log.warning("the newest version to be had is not the newest there was")
+        if generation == self.generation:
+            self.remember(servermap)
+        return servermap
+
+    def remember(self, servermap: ServerMap) -> None:
+        """Take a map for the present state of things."""
+        best = servermap.best()
+        if self.latest is not None and best != self.latest:
+            self._cache.drop(self.storage_index, self.latest)
+        self.latest = best
+        self.highest_seen = max(self.highest_seen, servermap.highest_seqnum())
+        self._map = servermap.lighter()
+        self._seen_at = trio.current_time()
+
+    def forget(self) -> None:
+        """Nothing is known any more: a publish is under way, or did not go well."""
+        self.generation += 1
+        self._map = None
+        self._seen_at = float("-inf")
+
+    def recent_map(self, max_age: float) -> ServerMap | None:
+        """The last map, if it is no older than that many seconds."""
+        return self._map if trio.current_time() - self._seen_at <= max_age else None
+
+    def missing(self, happy: int) -> dict[bytes, str]:
+        """Servers that did not answer lately and can be done without, and that they did not."""
+        servers = self._broker.servers_for(self.storage_index)
+        away = [server for server in servers if self._broker.is_backing_off(server)]
+        if len(servers) - len(away) < happy:
+            return {}
+        return {server.server_id: f"{server.name} did not answer lately" for server in away}
+
+    def _expected(self) -> Encoding:
+        if self.latest is None:
+            return self._encoding
+        k, n = self.latest.k, self.latest.n
+        return Encoding(k, min(self._encoding.happy, n), n)
+
+    def _head_size(self) -> int:
+        """How much of each share a map should read, so that a retrieve finds it there."""
+        if self._map is None or self.latest is None:
+            return 0
+        return max((s.header.sections.eof for s in self._map.shares_of(self.latest)), default=0)
+
+    # --- versions ---------------------------------------------------------------------------------
+
+    async def version(self, max_age: float = 0.0) -> Version:
+        """The newest version, as of at most ``max_age`` seconds ago.
+
+        Raises:
+            NotEnoughSharesError: no version can be recovered.
+        """
+        if self.latest is not None and self.recent_map(max_age) is not None:
+            return self.latest
+        if self.latest is not None and await self.unchanged():
+            return self.latest
+        servermap = await self.look(Mode.READ)
+        best = servermap.best()
+        if best is None:
+            raise NotEnoughSharesError(f"no version can be recovered: {servermap.describe()}")
+        if _in_heads(servermap, best):
+            with suppress(NotEnoughSharesError):  # download() will look harder
+                await self.contents(servermap)
+        return best
+
+    async def unchanged(self) -> bool:
+        """Whether the servers that had the newest version all still have just that."""
+        generation, servermap, latest = self.generation, self._map, self.latest
+        if servermap is None or latest is None or latest.seqnum < self.highest_seen:
+            return False
+        wanted = latest.pack()
+        same: set[int] = set()
+        different = False
+
+        async def check(share: MappedShare) -> None:
+            nonlocal different
+            try:
+                head = await share.server.read_share(
+                    ShareKind.MUTABLE, self.storage_index, share.shnum, 0, len(wanted)
+                )
+            except ServerError:
+                return
+            if head == wanted:
+                same.add(share.shnum)
+            else:
+                different = True
+                nursery.cancel_scope.cancel()
+
+        with trio.move_on_after(REVALIDATION_TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for share in _one_per_server(servermap, latest):
+                    nursery.start_soon(check, share)
+        if different or len(same) < latest.k or generation != self.generation:
+            return False
+        self._seen_at = trio.current_time()
+        return True
+
+    # --- contents ---------------------------------------------------------------------------------
+
+    async def contents(self, servermap: ServerMap) -> tuple[ServerMap, Version, bytes]:
+        """The best version of a map that can indeed be retrieved, whole.
+
+        Returns the map without the shares that turned out bad, the version and its contents.
+
+        Raises:
+            NotEnoughSharesError: there is none.
+        """
+        while True:
+            best = servermap.best()
+            if best is None:
+                raise NotEnoughSharesError(f"no version can be recovered: {servermap.describe()}")
+            cached = self._cache.get(self.storage_index, best)
+            if cached is not None:
+                return servermap, best, cached
+            try:
+                found = await retrieve(self.view(), servermap, best, self._read_key)
+            except RetrieveFailedError as error:
+                if not error.bad:
+                    raise
+                log.warning("version %d cannot be retrieved: %s", best.seqnum, error)
+                servermap = servermap.without(error.bad)
+                continue
+            self._cache.put(self.storage_index, best, found.plaintext)
+            return servermap.without(found.bad), best, found.plaintext
+
+    async def download(self, max_age: float = 0.0) -> tuple[Version, bytes]:
+        """The newest version and its contents, whole.
+
+        Raises:
+            NotEnoughSharesError: no version can be retrieved.
+        """
+        async with self._fetching:
+            version = await self.version(max_age)
+            cached = self._cache.get(self.storage_index, version)
+            if cached is not None:
+                return version, cached
+            servermap = self._map
+            if servermap is not None:
+                try:
+                    _, version, contents = await self.contents(servermap)
+                except NotEnoughSharesError as error:
+                    log.info("looking again, everywhere: %s", error)
+                else:
+                    return version, contents
+            _, version, contents = await self.contents(await self.look(Mode.CHECK))
+            return version, contents
+
+    async def read(self, offset: int, size: int, max_age: float = READ_MAX_AGE) -> bytes:
+        """Up to ``size`` bytes at ``offset`` of the newest version; fewer at its end.
+
+        Bytes of one call are of one version.
+
+        Raises:
+            NotEnoughSharesError: no version can be retrieved.
+        """
+        version = await self.version(max_age)
+        geometry = version.geometry
+        run = max(1, RUN_SIZE // max(1, geometry.segment_size))  # segments
+        cached = self._cache.get(self.storage_index, version)
+        if cached is None and geometry.num_segments <= run:
+            _, cached = await self.download(max_age)
+        if cached is not None:
+            return cached[offset : offset + size]
+        pieces = list(geometry.locate(offset, size))
+        if not pieces:
+            return b""
+        parts = range(pieces[0].segment // run, pieces[-1].segment // run + 1)
+        try:
+            data = b"".join([await self._part(version, part, run) for part in parts])
+        except NotEnoughSharesError as error:
+            log.info("reading the whole file: %s", error)
+            _, whole = await self.download()
+            return whole[offset : offset + size]
+        start = parts[0] * run * geometry.segment_size
+        return data[offset - start : offset - start + size]
+
+    async def _part(self, version: Version, part: int, run: int) -> bytes:
+        """Some consecutive segments of a large file: run number ``part``."""
+        async with self._fetching:
+            cached = self._cache.get(self.storage_index, version, part)
+            if cached is not None:
+                return cached
+            if self._map is None:
+                raise NotEnoughSharesError("the file is being written")
+            first = part * run
+            count = min(run, version.geometry.num_segments - first)
+            found = await retrieve(self.view(), self._map, version, self._read_key, first, count)
+            self._map = self._map.without(found.bad)
+            self._cache.put(self.storage_index, version, found.plaintext, part)
+            return found.plaintext
+
+
+def _one_per_server(servermap: ServerMap, version: Version) -> list[MappedShare]:
+    """A share of the version at each server that has one, of as many numbers as can be."""
+    chosen: dict[bytes, MappedShare] = {}
+    taken: set[int] = set()
+    for share in servermap.shares_of(version):
+        server_id = share.server.server_id
+        if server_id not in chosen or (
+            chosen[server_id].shnum in taken and share.shnum not in taken
+        ):
+            chosen[server_id] = share
+        taken.add(share.shnum)
+    return list(chosen.values())
+
+
+def _in_heads(servermap: ServerMap, version: Version) -> bool:
+    """Whether the map read enough of the version's shares to decode it without asking again."""
+    whole = {share.shnum for share in servermap.shares_of(version) if share.whole}
+    return len(whole) >= version.k

@@ -1,0 +1,137 @@
+"""Foreign bytes of a share, checked: the signature over its prefix, the blocks below its root hash.
+
+A capability vouches for the public key's fingerprint; the key vouches for the signed prefix, the
+prefix for the root hash, the root hash (through a share's chain) for the root of its block hash
+tree, and that for every block, with its salt in MDMF. The encrypted private key hangs on nothing:
+it is checked by the write key that it must hash to. Offsets are nobody's word.
+
+Everything here is pure CPU work and raises :class:`~lafsfs.errors.FormatError`, mostly as
+HashMismatchError. Who read the bytes knows which share on which server to blame.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from lafsfs.caps import MutableFormat
+from lafsfs.crypto import aes, erasure, hashes
+from lafsfs.crypto.merkle import HashTree, IncompleteHashTree
+from lafsfs.crypto.rsa import SigningKey, VerifyingKey
+from lafsfs.errors import FormatError, HashMismatchError
+from lafsfs.formats.hashstore import parse_hash_tree, parse_share_hash_chain
+from lafsfs.formats.mdmf import split_salt
+from lafsfs.formats.slot import parse_slot_header
+from lafsfs.mutable.encode import SlotKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lafsfs.caps import MutableWriteCap
+    from lafsfs.formats.geometry import Span
+    from lafsfs.formats.slot import SlotHeader
+    from lafsfs.mutable.servermap import Version
+
+MAX_REMEMBERED = 64  # versions whose signature need not be checked again
+
+
+class SlotVerifier:
+    """Checks headers against a capability's fingerprint, remembering what it has checked."""
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self._fingerprint = fingerprint
+        self._key: VerifyingKey | None = None
+        self._signed: dict[Version, None] = {}
+
+    def header(self, head: bytes) -> SlotHeader:
+        """The header of a share, given its first bytes, once a valid signature covers its prefix.
+
+        Raises:
+            FormatError: no share begins like this, or key and signature lie past ``head``.
+            HashMismatchError: the public key or the signature is not the right one.
+        """
+        header = parse_slot_header(head)
+        if header.prefix in self._signed:
+            return header
+        if self._key is None:
+            der = cut(head, header.sections.verification_key)
+            if not hmac.compare_digest(hashes.ssk_fingerprint(der), self._fingerprint):
+                raise HashMismatchError("the public key is not the capability's")
+            self._key = VerifyingKey.from_der(der)
+        self._key.verify(cut(head, header.sections.signature), header.prefix.pack())
+        self.remember(header.prefix)
+        return header
+
+    def remember(self, version: Version) -> None:
+        """Take this version for signed from now on: it was, or we signed it ourselves."""
+        if len(self._signed) >= MAX_REMEMBERED:
+            self._signed.pop(next(iter(self._signed)))
+        self._signed[version] = None
+
+
+def cut(head: bytes, span: Span) -> bytes:
+    """A section out of a share's first bytes. FormatError when they do not reach that far."""
+    if span.end > len(head):
+        raise FormatError(f"a section ends at byte {span.end}, past the {len(head)} bytes read")
+    return head[span.offset : span.end]
+
+
+def open_private_key(encrypted: bytes, cap: MutableWriteCap) -> SlotKeys:
+    """Decrypt a slot's private key, which must be the capability's. Takes milliseconds.
+
+    Raises:
+        HashMismatchError: this is not the slot's private key.
+    """
+    der = aes.ctr(cap.write_key, encrypted)
+    if not hmac.compare_digest(hashes.ssk_writekey(der), cap.write_key):
+        raise HashMismatchError("the encrypted private key does not belong to the write key")
+    keys = SlotKeys(SigningKey.from_der(der))
+    if not hmac.compare_digest(keys.fingerprint, cap.fingerprint):
+        raise HashMismatchError("the private key's public half is not the capability's")
+    return keys
+
+
+def check_blocks(
+    version: Version,
+    shnum: int,
+    chain: bytes,
+    tree: bytes | None,
+    first: int,
+    blocks: Sequence[bytes],
+) -> None:
+    """Raise unless a share's stored blocks belong to the version.
+
+    Args:
+        chain: the share hash chain as it is stored.
+        tree: the block hash tree as it is stored, or None when ``blocks`` are all there are.
+        first: the segment of the first block.
+        blocks: consecutive blocks as they are stored, MDMF's with their salts.
+    """
+    leaves = [hashes.block_hash(block) for block in blocks]
+    if tree is None:
+        root = HashTree(leaves).root
+    else:
+        nodes = parse_hash_tree(tree)
+        root = nodes[0]
+        block_tree = IncompleteHashTree(version.geometry.num_segments, root)
+        block_tree.set_hashes(
+            dict(enumerate(nodes)), {first + i: leaf for i, leaf in enumerate(leaves)}
+        )
+    share_tree = IncompleteHashTree(version.n, version.root_hash)
+    share_tree.set_hashes(parse_share_hash_chain(chain), {shnum: root})
+
+
+def decode_segment(
+    version: Version, segment: int, blocks: Mapping[int, bytes], read_key: bytes
+) -> bytes:
+    """The plaintext of one segment from k checked stored blocks, by share number."""
+    salt = version.iv
+    if version.format is MutableFormat.MDMF:
+        salted = {shnum: split_salt(stored) for shnum, stored in blocks.items()}
+        salt = next(iter(salted.values()))[0]
+        blocks = {shnum: block for shnum, (_, block) in salted.items()}
+    if salt is None:
+        raise FormatError("a version without a salt")
+    primary = erasure.decode(blocks, version.k, version.n)
+    ciphertext = b"".join(primary)[: version.geometry.segment_length(segment)]
+    return aes.ctr(hashes.ssk_datakey(salt, read_key), ciphertext)
