@@ -27,12 +27,18 @@ _MAX_INPUT = 64 * 1024  # bytes read from standard input for one capability
 class Location:
     """A starting capability and the names of the edges to follow from it.
 
-    ``shown`` is how to name it in messages: never a capability.
+    ``start`` is how to name the beginning in messages: never a capability.
     """
 
     root: Cap
     path: tuple[str, ...]
-    shown: str
+    start: str
+
+    @property
+    def shown(self) -> str:
+        """How to name it in messages."""
+        separator = "/" if self.path and not self.start.endswith(":") else ""
+        return self.start + separator + "/".join(self.path)
 
     @property
     def name(self) -> str | None:
@@ -48,12 +54,11 @@ class Location:
         """
         if not self.path:
             raise UsageError(f"{self.shown} is a whole tree: name something in it")
-        return Location(self.root, self.path[:-1], self.shown.rpartition("/")[0] or self.shown)
+        return Location(self.root, self.path[:-1], self.start)
 
     def child(self, name: str) -> Location:
         """The location one edge further."""
-        separator = "" if self.shown.endswith((":", "/")) else "/"
-        return Location(self.root, (*self.path, name), f"{self.shown}{separator}{name}")
+        return Location(self.root, (*self.path, name), self.start)
 
 
 def looks_like_capability(text: str) -> bool:
@@ -78,14 +83,12 @@ def find_location(text: str, aliases: Aliases) -> Location:
             err=True,
         )
         root, _, path = text.partition("/")
-        names = split_path(path)
-        return Location(parse(root), names, "/".join(("the capability", *names)))
+        return Location(parse(root), split_path(path), "the capability")
     name, colon, path = text.partition(":")
     if not colon:
         raise UsageError(f"{text!r} is not alias:path; did you mean home:{text}?")
     name = check_alias_name(name)
-    names = split_path(path)
-    return Location(aliases.get(name), names, f"{name}:{'/'.join(names)}")
+    return Location(aliases.get(name), split_path(path), f"{name}:")
 
 
 def split_path(path: str) -> tuple[str, ...]:

@@ -1,0 +1,155 @@
+"""Flags over environment over file; and what makes no sense is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lafsfs.cli.config import KEYS, Places, load_config
+from lafsfs.cli.session import encoding_of, settings_of
+from lafsfs.errors import ConfigError, UsageError
+
+FULL = """
+storage = ["/mnt/a", "/mnt/b"]
+
+[encoding]
+needed = 2
+happy = 3
+total = 4
+segment_size = 131072
+convergence = "random"
+directories = "mdmf"
+
+[mount]
+options = "ro,umask=077"
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    (tmp_path / "config").mkdir()
+    return Places(tmp_path / "config", tmp_path / "data", tmp_path / "state")
+
+
+def write(places: Places, text: str) -> None:
+    (places.config / "config.toml").write_text(text, encoding="utf-8")
+
+
+def test_defaults(places: Places) -> None:
+    config = load_config(places, {})
+    assert config.storage == (places.data / "storage",)
+    assert (config.convergence, config.directory_format) == ("client", "sdmf")
+    assert encoding_of(config) is None
+    assert settings_of(config).convergent
+
+
+def test_the_file(places: Places) -> None:
+    write(places, FULL)
+    config = load_config(places, {})
+    assert config.storage == (Path("/mnt/a"), Path("/mnt/b"))
+    assert (config.needed, config.happy, config.total, config.segment_size) == (2, 3, 4, 131072)
+    assert (config.convergence, config.directory_format) == ("random", "mdmf")
+    assert config.mount_options == "ro,umask=077"
+    settings = settings_of(config)
+    assert settings.encoding is not None
+    assert (settings.encoding.k, settings.encoding.happy, settings.encoding.n) == (2, 3, 4)
+    assert not settings.convergent
+
+
+def test_the_environment_wins_over_the_file(places: Places) -> None:
+    write(places, FULL)
+    environment = {
+        "LAFSFS_STORAGE": "/mnt/x:/mnt/y:~/z",
+        "LAFSFS_NEEDED": "1",
+        "LAFSFS_CONVERGENCE": "client",
+        "LAFSFS_MOUNT_OPTIONS": "",
+    }
+    config = load_config(places, environment)
+    assert config.storage == (Path("/mnt/x"), Path("/mnt/y"), Path("~/z").expanduser())
+    assert (config.needed, config.happy) == (1, 3)
+    assert config.convergence == "client"
+    assert config.mount_options == "ro,umask=077"  # an empty variable says nothing
+
+
+def test_the_command_line_wins_over_all(places: Places) -> None:
+    write(places, FULL)
+    config = load_config(places, {"LAFSFS_STORAGE": "/mnt/x"}, (Path("relative"),))
+    assert config.storage == (Path.cwd() / "relative",)
+
+
+@pytest.mark.parametrize(
+    ("directories", "text", "expected"),
+    [
+        (3, "needed = 1", (1, 1, 3)),
+        (3, "needed = 3", (3, 3, 3)),
+        (1, "needed = 3\ntotal = 10", (3, 3, 10)),
+        (1, "total = 5", (1, 1, 5)),
+        (5, "happy = 4", (3, 4, 5)),
+    ],
+)
+def test_encoding_overrides(
+    places: Places, directories: int, text: str, expected: tuple[int, int, int]
+) -> None:
+    write(places, f"[encoding]\n{text}\n")
+    config = load_config(places, {}, tuple(Path(f"/mnt/{i}") for i in range(directories)))
+    encoding = encoding_of(config)
+    assert encoding is not None
+    assert (encoding.k, encoding.happy, encoding.n) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("storage = [", "not valid"),
+        ("storage = '/mnt/a'\nstorage = '/mnt/b'", "not valid"),
+        ("storage = [1]", "storage must be a list"),
+        ("storage = []", "empty"),
+        ("stroage = ['/mnt']", "unknown setting 'stroage'"),
+        ("[encoding]\nk = 3", "unknown setting 'encoding.k'"),
+        ("[encoding]\nneeded = 0", "encoding.needed must be"),
+        ("[encoding]\nneeded = true", "encoding.needed must be"),
+        ("[encoding]\nneeded = 'many'", "encoding.needed must be"),
+        ("[encoding]\nconvergence = 'sometimes'", "one of client, random"),
+        ("[mount]\noptions = 5", "mount.options must be"),
+        ("encoding = 5", "unknown setting 'encoding'"),
+    ],
+)
+def test_bad_files_are_named(places: Places, text: str, fault: str) -> None:
+    write(places, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(places, {})
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_text(places: Places) -> None:
+    (places.config / "config.toml").write_bytes(b"storage = '\xff'")
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        load_config(places, {})
+    (places.config / "config.toml").unlink()
+    (places.config / "config.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        load_config(places, {})
+
+
+@pytest.mark.parametrize("variable", ["LAFSFS_NEEDED", "LAFSFS_CONVERGENCE"])
+def test_bad_variables_are_named(places: Places, variable: str) -> None:
+    with pytest.raises(UsageError, match=variable):
+        load_config(places, {variable: "nonsense"})
+
+
+def test_one_directory_twice_is_not_two_servers(places: Places) -> None:
+    with pytest.raises(UsageError, match="twice"):
+        load_config(places, {}, (Path("/mnt/a"), Path("/mnt/a")))
+
+
+def test_every_key_has_its_own_variable() -> None:
+    assert len({key.variable for key in KEYS}) == len({key.name for key in KEYS}) == len(KEYS)
+
+
+def test_places_follow_the_environment(tmp_path: Path) -> None:
+    found = Places.find({"LAFSFS_CONFIG_DIR": str(tmp_path), "LAFSFS_STATE_DIR": "~/state"})
+    assert found.config == tmp_path
+    assert found.state == Path("~/state").expanduser()
+    assert found.data.is_absolute()
