@@ -43,6 +43,7 @@ from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.known import open_directories
 from lafsfs.grid.secrets import ClientSecrets
 from lafsfs.immutable import SegmentCache
+from lafsfs.mutable.contents import ContentsCache
 from lafsfs.mutable.keypool import KeyPool
 from lafsfs.nodes.maker import Grid, NodeMaker
 from lafsfs.vfs.api import VfsSettings
@@ -177,6 +178,7 @@ async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
             encoding=settings.encoding or Encoding.for_servers(len(servers)),
             key_pool=key_pool,
             segment_cache=segment_cache,
+            contents_cache=ContentsCache(),
             convergence=secrets.convergence_secret if settings.convergent else None,
         )
         yield NodeMaker(grid)

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
     from lafsfs.caps import DirectoryCap
     from lafsfs.formats.dirtable import DirectoryTable
+    from lafsfs.mutable.servermap import Version
     from lafsfs.nodes.edits import Edit, Outcome
     from lafsfs.nodes.filenode import FileNode
 
 THREAD_SIZE = 64 << 10  # bytes of table from which parsing takes longer than a thread hop is worth
+JUST_LOOKED = 1.0  # seconds: the version asked for a moment ago need not be asked for again
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class DirectoryNode:
         self._lock = trio.Lock()  # held while reading or changing the table
         self._listing: Listing | None = None
         self._contents: bytes = b""  # what the listing was parsed from
+        self._version: Version | None = None  # of the contents, where it is known
         self._read_at = -math.inf  # when the grid was asked, on Trio's clock
 
     def __repr__(self) -> str:
@@ -126,6 +129,7 @@ class DirectoryNode:
                 batch.known = (self._contents, self._listing.table)
             started = trio.current_time()
             contents = await backing.modify(batch)
+            self._version = None  # somebody may have published another since
             listing = await self._admit(contents, batch.table_of(contents), started)
             return EditResult(listing, batch.outcomes)
 
@@ -139,11 +143,21 @@ class DirectoryNode:
 
     async def _refresh(self) -> Listing:
         started = trio.current_time()
-        if isinstance(self._backing, MutableFileNode):
-            contents = await self._backing.contents()
+        backing = self._backing
+        if not isinstance(backing, MutableFileNode):
+            contents = await backing.read(0, await backing.size())
+            return await self._admit(contents, None, started)
+        if self._listing is None:
+            version, contents = await backing.contents()
         else:
-            contents = await self._backing.read(0, await self._backing.size())
-        return await self._admit(contents, None, started)
+            version = await backing.version()
+            if version == self._version:
+                self._read_at = started
+                return self._listing
+            version, contents = await backing.contents(JUST_LOOKED)
+        listing = await self._admit(contents, None, started)
+        self._version = version
+        return listing
 
     async def _admit(
         self, contents: bytes, table: DirectoryTable | None, read_at: float

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         UnknownCap,
     )
     from lafsfs.immutable import CHKFile
-    from lafsfs.mutable import MutableFile
+    from lafsfs.mutable.file import MutableFile
+    from lafsfs.mutable.servermap import Version
 
 Modifier: TypeAlias = "Callable[[bytes], bytes | None]"
 
@@ -90,14 +91,28 @@ class MutableFileNode:
         return self.cap.can_write
 
     async def size(self) -> int:
-        return len(await self._file.download_best())
+        return await self._file.size()
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self._file.read(offset, size)
 
-    async def contents(self) -> bytes:
-        """The whole of the newest version that can be recovered."""
-        return await self._file.download_best()
+    async def version(self, max_age: float = 0.0) -> Version:
+        """The newest version, known for at most ``max_age`` seconds; equal versions, equal bytes.
+
+        Costs one short read per server while the file has not changed.
+
+        Raises:
+            NotEnoughSharesError: no version can be recovered.
+        """
+        return await self._file.version(max_age)
+
+    async def contents(self, max_age: float = 0.0) -> tuple[Version, bytes]:
+        """The newest version, known for at most ``max_age`` seconds, and all that is in it.
+
+        Raises:
+            NotEnoughSharesError: no version can be recovered.
+        """
+        return await self._file.download(max_age)
 
     async def overwrite(self, contents: bytes) -> None:
         """Replace the contents, whatever they are.

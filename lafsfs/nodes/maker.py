@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lafsfs.caps import Cap, FileCap, MutableFormat
+    from lafsfs.crypto.rsa import SigningKey
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.encoding import Encoding
     from lafsfs.grid.secrets import ClientSecrets
     from lafsfs.immutable import SegmentCache, Source
+    from lafsfs.mutable.contents import ContentsCache
     from lafsfs.mutable.keypool import KeyPool
     from lafsfs.nodes.edits import Metadata
 
@@ -64,6 +66,7 @@ class Grid:
     encoding: Encoding
     key_pool: KeyPool
     segment_cache: SegmentCache
+    contents_cache: ContentsCache
     convergence: bytes | None = field(repr=False)
 
 
@@ -124,17 +127,7 @@ class NodeMaker:
             NotHappyError: too few servers took shares.
         """
         key = await self.grid.key_pool.take()
-        file = await create(
-            format,
-            contents,
-            broker=self.grid.broker,
-            secrets=self.grid.secrets,
-            encoding=self.grid.encoding,
-            key=key,
-        )
-        node = MutableFileNode(file)
-        self._nodes[node.cap] = node
-        return node
+        return await self._create(format, contents, key)
 
     async def create_directory(
         self,
@@ -148,16 +141,7 @@ class NodeMaker:
         """
         key = await self.grid.key_pool.take()
         contents = await self._packed(children or {}, ssk_writekey(key.der))
-        file = await create(
-            format,
-            contents,
-            broker=self.grid.broker,
-            secrets=self.grid.secrets,
-            encoding=self.grid.encoding,
-            key=key,
-        )
-        backing = MutableFileNode(file)
-        self._nodes[backing.cap] = backing
+        backing = await self._create(format, contents, key)
         return self.directory(DirectoryCap(backing.cap))
 
     async def create_immutable_directory(
@@ -171,6 +155,23 @@ class NodeMaker:
         """
         contents = await self._packed(children, None)
         return self.directory(DirectoryCap(await self.upload(BytesSource(contents))))
+
+    async def _create(
+        self, format: MutableFormat, contents: bytes, key: SigningKey
+    ) -> MutableFileNode:
+        grid = self.grid
+        file = await create(
+            format,
+            contents,
+            broker=grid.broker,
+            secrets=grid.secrets,
+            encoding=grid.encoding,
+            key=key,
+            cache=grid.contents_cache,
+        )
+        node = MutableFileNode(file)
+        self._nodes[node.cap] = node
+        return node
 
     async def _packed(
         self,
@@ -198,8 +199,14 @@ class NodeMaker:
         if isinstance(cap, CHKCap):
             return ImmutableFile(cap, CHKFile(cap, self.grid.broker, self.grid.segment_cache))
         if isinstance(cap, MutableWriteCap | MutableReadCap):
-            return MutableFileNode(MutableFile(cap, self.grid.broker, self.grid.secrets))
+            return MutableFileNode(self._mutable_file(cap))
         raise BadCapabilityError(f"this {cap.kind} capability verifies and does not read")
+
+    def _mutable_file(self, cap: MutableWriteCap | MutableReadCap) -> MutableFile:
+        grid = self.grid
+        return MutableFile(
+            cap, grid.broker, grid.secrets, encoding=grid.encoding, cache=grid.contents_cache
+        )
 
 
 def _pack(

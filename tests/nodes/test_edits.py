@@ -235,7 +235,7 @@ def test_names():
             Unlink(bad)
 
 
-# --- any edits, any number of times ----------------------------------------------------------------
+# --- any edits, any number of times ---------------------------------------------------------------
 
 NAMES = st.sampled_from(["a", "b", "c", "é", "e\u0301"])
 CAPS = st.sampled_from([ONE, TWO, WRITABLE, WRITABLE.read_cap(), FOLDER, FUTURE])
