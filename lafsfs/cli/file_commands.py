@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,10 @@ def get(config: Config, where: str, local: str | None) -> None:
 
         size, pieces = await contents(maker, await find_cap(maker, location))
         with local_sink(target) as file, progress_bar(location.shown, size) as progress:
-            async for piece in pieces:
-                file.write(piece)
-                progress(len(piece))
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    file.write(piece)
+                    progress(len(piece))
 
     run_on_grid(config, fetched)
 

@@ -11,7 +11,7 @@ import secrets
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -22,7 +22,7 @@ from lafsfs.immutable import FileSource
 from lafsfs.nodes.filenode import ImmutableFile, LiteralFile, MutableFileNode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
     from pathlib import Path
 
     from lafsfs.caps import Cap, UnknownCap
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 PIECE = 4 << 20  # bytes: some segments at once, so that their fetches overlap
 MAX_MUTABLE_SIZE = 1 << 30  # bytes: a mutable file is encoded in memory
 
-Progress = "Callable[[int], None]"
+
+Pieces: TypeAlias = "AsyncGenerator[bytes, None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ async def _whole(source: Source) -> bytes:
     return await source.read(0, source.size)
 
 
-async def contents(maker: NodeMaker, cap: Cap | UnknownCap) -> tuple[int, AsyncIterator[bytes]]:
+async def contents(maker: NodeMaker, cap: Cap | UnknownCap) -> tuple[int, Pieces]:
     """The size of a file, and its contents in pieces.
 
     Raises:
@@ -148,7 +149,7 @@ async def contents(maker: NodeMaker, cap: Cap | UnknownCap) -> tuple[int, AsyncI
     if cap.is_directory:
         raise IsADirectoryNodeError("this is a directory; mount it, or get what is in it")
     if isinstance(node, MutableFileNode):
-        data = await node.contents()  # one version, however long it takes to write it out
+        _, data = await node.contents()  # one version, however long it takes to write it out
         return len(data), _slices(data)
     if isinstance(node, LiteralFile | ImmutableFile):
         size = await node.size()
@@ -156,12 +157,12 @@ async def contents(maker: NodeMaker, cap: Cap | UnknownCap) -> tuple[int, AsyncI
     raise NotSupportedError("this child is of a kind that this version cannot read")
 
 
-async def _pieces(node: File, size: int) -> AsyncIterator[bytes]:
+async def _pieces(node: File, size: int) -> Pieces:
     for offset in range(0, size, PIECE):
         yield await node.read(offset, PIECE)
 
 
-async def _slices(data: bytes) -> AsyncIterator[bytes]:
+async def _slices(data: bytes) -> Pieces:
     for offset in range(0, len(data), PIECE):
         yield data[offset : offset + PIECE]
 
