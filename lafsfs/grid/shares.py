@@ -245,9 +245,9 @@ class ShareDirectory:
         log.warning("share %d of %s in %s is corrupt: %s", shnum, text, self.name, reason)
         if (storage_index, shnum) in self._advised or len(self._advised) >= MAX_ADVISORIES:
             return
-        self._advised.add((storage_index, shnum))
         with disk.translated(self.name, writing=True):
             self.check_present()
+            self._advised.add((storage_index, shnum))
             if not (self.bucket(storage_index) / str(shnum)).exists():
                 return
             notes = self.path / ADVISORIES

@@ -274,6 +274,7 @@ class Uploads:
     def abort(self, storage_index: bytes, shnum: int, upload_secret: bytes) -> None:
         """See :class:`lafsfs.grid.api.StorageServer`."""
         with disk.translated(self._directory.name, writing=True):
+            self._directory.check_present()
             upload = self._find((storage_index, shnum), upload_secret)
             with self._mutex:
                 if upload.is_over:

@@ -55,6 +55,11 @@ async def store_slot(server: StorageServer, **shares: bytes) -> None:
     assert (await server.read_test_write(SI, SLOT, vectors, ())).success
 
 
+async def store_slot_at(server: StorageServer, si: bytes, data: bytes) -> None:
+    """Put one mutable share under another index."""
+    assert (await server.read_test_write(si, SLOT, {0: writing(data)}, ())).success
+
+
 async def slot_contents(server: StorageServer) -> dict[int, bytes]:
     """Every share of the slot, as who holds the enabler reads them."""
     result = await server.read_test_write(SI, SLOT, {}, ALL)
