@@ -40,7 +40,7 @@ _BAD_KEY = (ValueError, TypeError, UnsupportedAlgorithm)
 class VerifyingKey:
     """The public half. Equal when the bytes are."""
 
-    der: bytes
+    der: bytes = field(repr=False)
     """SubjectPublicKeyInfo, exactly as read."""
 
     _key: _rsa.RSAPublicKey = field(repr=False, compare=False)

@@ -22,6 +22,7 @@ import datetime
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
@@ -76,7 +77,7 @@ def spki_hash(pem: bytes) -> bytes:
     """
     try:
         key = _certificate(pem).public_key()
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise FormatError("node certificate: its public key cannot be read") from None
     der = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -87,5 +88,5 @@ def spki_hash(pem: bytes) -> bytes:
 def _certificate(pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise FormatError("node certificate: no readable certificate in the PEM") from None
