@@ -43,7 +43,7 @@ from lafsfs.mutable.publish import CollisionError, map_after, publish, verdict
 from lafsfs.mutable.reader import READ_MAX_AGE, SlotReader
 from lafsfs.mutable.retrieve import INLINE_SIZE, in_thread_if
 from lafsfs.mutable.servermap import Mode, ServerMap
-from lafsfs.mutable.verify import cut, open_private_key
+from lafsfs.mutable.verify import open_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -281,9 +281,11 @@ class MutableFile:
     def _settled_map(self) -> ServerMap | None:
         """A remembered map that is good enough to publish from, if there is one."""
         servermap = self._reader.recent_map(MAP_MAX_AGE)
-        if servermap is None or servermap.mode not in (Mode.WRITE, Mode.CHECK):
+        if servermap is None or not servermap.settled():
             return None
-        return servermap if servermap.settled() else None
+        searched = servermap.mode in (Mode.WRITE, Mode.CHECK)
+        everyone = len(servermap.answered) == len(self._reader.view().servers)
+        return servermap if searched or everyone else None
 
     def _require_write_cap(self) -> MutableWriteCap:
         if not isinstance(self.cap, MutableWriteCap):
@@ -295,33 +297,28 @@ class MutableFile:
         if self._keys is not None:
             return self._keys
         cap = self._require_write_cap()
-        shares = sorted(servermap.shares.values(), key=_private_key_is_far)
-        reasons = []
-        for share in shares:
+        reasons: list[str] = []
+        for share in (None, *servermap.shares.values()):
             try:
                 encrypted = await self._read_private_key(share)
-                self._keys = await trio.to_thread.run_sync(open_private_key, encrypted, cap)
+                if encrypted is not None:
+                    self._keys = await trio.to_thread.run_sync(open_private_key, encrypted, cap)
+                    return self._keys
             except (ServerError, FormatError) as error:
-                reasons.append(f"share {share.shnum} on {share.server.name}: {error}")
-            else:
-                return self._keys
+                where = f"share {share.shnum} on {share.server.name}: " if share else ""
+                reasons.append(f"{where}{error}")
         raise NotEnoughSharesError(
-            "no share yields the private key: "
-            + ("; ".join(reasons) if reasons else servermap.describe())
+            "no share yields the private key: " + "; ".join([servermap.describe(), *reasons])
         )
 
-    async def _read_private_key(self, share: MappedShare) -> bytes:
+    async def _read_private_key(self, share: MappedShare | None) -> bytes | None:
+        """The encrypted private key from one share; without a share, the one a map came across."""
+        if share is None:
+            return self._reader.alleged_private_key
         span = share.header.sections.enc_privkey
-        if not _private_key_is_far(share):
-            return cut(share.head, span)
         return await share.server.read_share(
             ShareKind.MUTABLE, self.storage_index, share.shnum, span.offset, span.size
         )
-
-
-def _private_key_is_far(share: MappedShare) -> bool:
-    """Whether it takes another call to get at a share's private key."""
-    return share.header.sections.enc_privkey.end > len(share.head)
 
 
 async def create(

@@ -1,8 +1,9 @@
 """The reading half of a mutable file: what is the newest version, and what does it hold.
 
-The reader remembers the last map and which version was best there. Asking whether that still holds
-takes one short read per share; only when it does not is the slot mapped again. Contents are kept in
-a :class:`~lafsfs.mutable.contents.ContentsCache`, which several files share.
+The reader remembers the last map, which version was best there and, where the map read that far,
+its contents and the encrypted private key. Asking whether that still holds takes one short read per
+server; only when it does not is the slot mapped again. Contents are kept in a
+:class:`~lafsfs.mutable.contents.ContentsCache`, which several files share.
 
 Rules:
 
@@ -28,7 +29,7 @@ from lafsfs.grid.encoding import Encoding
 from lafsfs.mutable.mapping import SlotView, map_slot
 from lafsfs.mutable.retrieve import RetrieveFailedError, retrieve
 from lafsfs.mutable.servermap import Mode
-from lafsfs.mutable.verify import SlotVerifier
+from lafsfs.mutable.verify import SlotVerifier, cut
 
 if TYPE_CHECKING:
     from lafsfs.caps import MutableReadCap
@@ -61,6 +62,7 @@ class SlotReader:
         self.latest: Version | None = None
         self.highest_seen = 0
         self.generation = 0  # counts our publishes: before and after each
+        self.alleged_private_key: bytes | None = None  # encrypted, as some share had it
         self._read_key = cap.read_key
         self._broker = broker
         self._secrets = secrets
@@ -100,6 +102,9 @@ class SlotReader:
             log.warning("the newest version to be had is not the newest there was")
         if generation == self.generation:
             self.remember(servermap)
+        if best is not None and _in_heads(servermap, best):
+            with suppress(NotEnoughSharesError):  # whoever needs the contents will look harder
+                await self.contents(servermap)
         return servermap
 
     def remember(self, servermap: ServerMap) -> None:
@@ -109,6 +114,7 @@ class SlotReader:
             self._cache.drop(self.storage_index, self.latest)
         self.latest = best
         self.highest_seen = max(self.highest_seen, servermap.highest_seqnum())
+        self.alleged_private_key = self.alleged_private_key or private_key_in_heads(servermap)
         self._map = servermap.lighter()
         self._seen_at = trio.current_time()
 
@@ -158,9 +164,6 @@ class SlotReader:
         best = servermap.best()
         if best is None:
             raise NotEnoughSharesError(f"no version can be recovered: {servermap.describe()}")
-        if _in_heads(servermap, best):
-            with suppress(NotEnoughSharesError):  # download() will look harder
-                await self.contents(servermap)
         return best
 
     async def unchanged(self) -> bool:
@@ -302,6 +305,15 @@ def _one_per_server(servermap: ServerMap, version: Version) -> list[MappedShare]
             chosen[server_id] = share
         taken.add(share.shnum)
     return list(chosen.values())
+
+
+def private_key_in_heads(servermap: ServerMap) -> bytes | None:
+    """The encrypted private key, unverified, if the map read that far into any share."""
+    for share in servermap.shares.values():
+        span = share.header.sections.enc_privkey
+        if span.end <= len(share.head):
+            return cut(share.head, span)
+    return None
 
 
 def _in_heads(servermap: ServerMap, version: Version) -> bool:
