@@ -121,7 +121,7 @@ def test_cut_keys_are_no_keys(draw) -> None:
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_damaged_keys_give_only_format_errors(draw) -> None:
     """A flipped bit may leave a readable key; it never raises anything else."""
     for kind, der in ((SigningKey, KEY.der), (VerifyingKey, KEY.verifying_key.der)):
