@@ -31,7 +31,7 @@ class WrittenRanges:
         return [
             (max(start, low), min(stop, high))
             for low, high in self._ranges
-            if low < stop and high > start
+            if max(start, low) < min(stop, high)
         ]
 
     @property

@@ -1,0 +1,137 @@
+"""The order of servers, what is remembered of them, and their space; and what they are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+
+from lafsfs.crypto import hashes
+from lafsfs.grid.api import ShareKind
+from lafsfs.grid.broker import Broker, Space
+from lafsfs.grid.secrets import ClientSecrets
+from tests import golden_data
+from tests.fakes import FakeServer, fake_grid, fake_servers, golden_grid
+from tests.golden_data import OBJECTS
+from tests.grid.contract import SI
+
+
+def golden_servers():
+    return [
+        FakeServer(s.name, server_id=s.server_id, permutation_seed=s.permutation_seed)
+        for s in golden_data.SERVERS.values()
+    ]
+
+
+async def test_the_order_is_that_of_the_permuted_positions():
+    grid = Broker(golden_servers())
+    for storage_index in (bytes([i]) * 16 for i in range(20)):
+        order = grid.servers_for(storage_index)
+        positions = [hashes.permuted_position(storage_index, s.permutation_seed) for s in order]
+        assert positions == sorted(positions)
+        assert set(order) == set(grid.servers)
+
+
+async def test_stock_spread_its_shares_over_the_servers_in_our_order():
+    """With ten shares on five servers the i-th server in order holds the i-th share of a slot."""
+    grid = Broker(golden_servers())
+    for golden in (o for o in OBJECTS.values() if o.kind in ("SDMF", "MDMF")):
+        order = [server.name for server in grid.servers_for(golden.storage_index)]
+        shares = golden_data.shares_of(golden.storage_index)
+        for position, name in enumerate(order):
+            assert (name, position) in shares
+
+
+async def test_behaviour_is_remembered_and_forgiven(autojump_clock):
+    grid = fake_grid(2)
+    server, other = grid.servers
+    assert not grid.is_backing_off(server)
+    waits = []
+    for _ in range(8):
+        grid.note_failure(server)
+        waits.append(grid.health(server).retry_at - trio.current_time())
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert grid.is_backing_off(server)
+    assert not grid.is_backing_off(other)
+    await trio.sleep(60)
+    assert not grid.is_backing_off(server)
+    grid.note_success(server, 2.0)
+    grid.note_success(server, 4.0)
+    assert grid.health(server).failures == 0
+    assert grid.health(server).latency == pytest.approx(2.5)
+    assert grid.servers_for(SI) == Broker(grid.servers).servers_for(SI)
+
+
+async def test_space_is_the_sum_of_those_that_answer():
+    servers = fake_servers(3)
+    for server, capacity in zip(servers, (100, 1000, 10_000), strict=True):
+        server.capacity = capacity
+    servers[0].put(ShareKind.IMMUTABLE, SI, 0, b"x" * 40)
+    servers[1].down = True
+    grid = Broker(servers)
+    assert await grid.space() == Space(total=10_100, available=10_060)
+    assert grid.is_backing_off(servers[1])
+
+
+class OneVolume(FakeServer):
+    """A server that shares its volume with others."""
+
+    async def version(self):
+        return dataclasses.replace(await super().version(), volume="disk 1")
+
+
+async def test_a_volume_that_servers_share_counts_once():
+    servers = [OneVolume("a", capacity=100), OneVolume("b", capacity=100), FakeServer("c")]
+    servers[2].capacity = 7
+    assert await Broker(servers).space() == Space(total=107, available=107)
+
+
+async def test_the_golden_grid_can_be_read_and_broken(tmp_path):
+    grid = golden_grid(tmp_path)
+    golden = OBJECTS["imm-56"]
+    found = set()
+    for server in grid.servers:
+        for shnum in await server.list_shares(ShareKind.IMMUTABLE, golden.storage_index):
+            data = await server.read_share(
+                ShareKind.IMMUTABLE, golden.storage_index, shnum, 0, 10**6
+            )
+            name = server.name.rpartition("/")[2]
+            raw = golden_data.shares_of(golden.storage_index)[name, shnum].read_bytes()
+            assert data == raw[12:-72]
+            found.add(shnum)
+    assert found == set(range(golden_data.N))
+
+
+async def test_the_broker_space_of_two_directories_on_one_disk_is_that_disks(tmp_path):
+    grid = golden_grid(tmp_path)
+    one = await grid.servers[0].version()
+    space = await grid.space()
+    assert space.total == one.total_space
+    assert 0 < space.available <= space.total
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+def test_each_server_is_shown_secrets_of_its_own():
+    secrets = ClientSecrets(b"lease secret of the client", b"convergence secret")
+    one, two = fake_servers(2)
+    assert secrets.lease(SI, one) == secrets.lease(SI, one)
+    assert secrets.lease(SI, one) != secrets.lease(SI, two)
+    assert secrets.lease(SI, one) != secrets.lease(bytes(16), one)
+    assert secrets.upload_secret(SI, one) != secrets.upload_secret(SI, two)
+    slot = secrets.slot(b"k" * 16, SI, one)
+    assert slot.lease == secrets.lease(SI, one)
+    assert slot.write_enabler == hashes.ssk_write_enabler(b"k" * 16, one.server_id)
+    assert (slot.lease.renew, slot.lease.cancel) == hashes.lease_secrets(
+        b"lease secret of the client", SI, one.server_id
+    )
+
+
+def test_secrets_are_not_shown():
+    secrets = ClientSecrets(b"lease secret of the client", b"convergence secret")
+    (server,) = fake_servers(1)
+    shown = repr((secrets, secrets.lease(SI, server), secrets.slot(b"k" * 16, SI, server)))
+    assert "secret of" not in shown
+    assert "b'" not in shown
