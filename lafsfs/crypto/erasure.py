@@ -1,8 +1,8 @@
 """The erasure code: any k of n blocks give back the k they were made from.
 
 Theory. zfec's code is systematic: blocks 0 to k-1, the *primary* ones, are the data itself, and the
-other n-k are combinations of them in GF(2^8). A reader who holds all the primary blocks therefore
-computes nothing.
+other n-k are combinations of them in GF(2^8). Primary blocks are handed through as the objects they
+are, so that a reader who holds all of them computes nothing.
 
 Rules:
 
@@ -41,8 +41,6 @@ def encode(
         raise ValueError(f"encoding needs {k} blocks of one length")
     numbers = list(range(n)) if wanted is None else list(wanted)
     _check_numbers(numbers, n)
-    if all(number < k for number in numbers):
-        return [blocks_in[number] for number in numbers]
     blocks: list[bytes] = _encoder(k, n).encode(list(blocks_in), numbers)
     return blocks
 
@@ -60,8 +58,6 @@ def decode(blocks: Mapping[int, bytes], k: int, n: int) -> list[bytes]:
     used = [blocks[number] for number in numbers]
     if len(used) != k or len({len(block) for block in used}) != 1:
         raise ValueError(f"decoding needs {k} blocks of one length")
-    if numbers == list(range(k)):
-        return used
     primary: list[bytes] = _decoder(k, n).decode(used, numbers)
     return primary
 

@@ -47,10 +47,13 @@ def test_extreme_codes(k: int, n: int) -> None:
     assert erasure.decode({i: encoded[i] for i in range(n - k, n)}, k, n) == primary
 
 
-def test_primary_blocks_are_handed_through() -> None:
+def test_primary_blocks_are_preferred_and_handed_through() -> None:
     primary = blocks_of(3, 10)
-    decoded = erasure.decode(dict(enumerate(primary)) | {7: bytes(10)}, 3, 10)
+    decoded = erasure.decode({7: bytes(10), **dict(enumerate(primary))}, 3, 10)
     assert all(a is b for a, b in zip(decoded, primary, strict=True))
+    encoded = erasure.encode(primary, 3, 10, [2, 0])
+    assert encoded[0] is primary[2]
+    assert encoded[1] is primary[0]
 
 
 @pytest.mark.parametrize("name", ["imm-56", "imm-131073"])
