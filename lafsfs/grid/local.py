@@ -24,7 +24,12 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import trio
 
 from lafsfs import __version__
-from lafsfs.errors import ConfigError, ServerReadOnlyError, ServerUnavailableError
+from lafsfs.errors import (
+    ConfigError,
+    ServerFullError,
+    ServerReadOnlyError,
+    ServerUnavailableError,
+)
 from lafsfs.formats.containers import LEASE_SECONDS, MAX_MUTABLE_SHARE_SIZE
 from lafsfs.grid import disk, slots
 from lafsfs.grid.api import (
@@ -230,8 +235,9 @@ class LocalServer:
     ) -> None:
         """Log it, and leave a note in the directory if there is room for one."""
         advise = self._directory.advise_corrupt
-        with contextlib.suppress(ServerReadOnlyError):
-            await self._run(advise, kind, storage_index, shnum, reason, self._clock())
+        now = None if self._read_only else self._clock()
+        with contextlib.suppress(ServerReadOnlyError, ServerFullError):
+            await self._run(advise, kind, storage_index, shnum, reason, now)
 
 
 async def _in_thread(call: Callable[[], T], limiter: trio.CapacityLimiter) -> T:

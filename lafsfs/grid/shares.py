@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lafsfs.crypto import base32
-from lafsfs.errors import FormatError, NoSuchShareError, ServerUnavailableError
+from lafsfs.errors import ConfigError, FormatError, NoSuchShareError, ServerUnavailableError
 from lafsfs.formats import containers
 from lafsfs.formats.containers import ImmutableContainer, Lease, MutableContainer
 from lafsfs.grid import disk
@@ -111,7 +111,10 @@ class ShareDirectory:
             ) from None
         seen_as = (status.st_dev, status.st_ino)
         if seen_as != self._seen_as:
-            identity = load_identity(self.path)
+            try:
+                identity = load_identity(self.path)
+            except ConfigError as error:
+                raise ServerUnavailableError(str(error)) from None
             if identity is not None and identity.server_id != self.server_id:
                 raise ServerUnavailableError(f"{self.name} is another storage directory now")
             self._seen_as = seen_as
@@ -228,22 +231,30 @@ class ShareDirectory:
             if not isinstance(container, MutableContainer):
                 return
             leases = containers.with_lease(read_slot_leases(fd, container), new)
+            start, length = containers.MUTABLE_DATA_OFFSET, container.data_length
             aside = slot_aside(path)
-            with disk.opened(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as target:
-                disk.copy_range(fd, target, containers.MUTABLE_DATA_OFFSET, container.data_length)
-                finish_slot(target, container, container.data_length, leases)
+            try:
+                with disk.opened(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as target:
+                    disk.copy_range(fd, target, start, length)
+                    finish_slot(target, container, length, leases)
+            except OSError:
+                aside.unlink(missing_ok=True)
+                raise
         aside.replace(path)
         disk.fsync_directory(path.parent)
 
     # --- complaints -------------------------------------------------------------------------------
 
     def advise_corrupt(
-        self, kind: ShareKind, storage_index: bytes, shnum: int, reason: str, now: float
+        self, kind: ShareKind, storage_index: bytes, shnum: int, reason: str, now: float | None
     ) -> None:
-        """Leave a note about a bad share, once per share and run, in stock's form."""
+        """Log a bad share and leave a note, once per share and run, in stock's form.
+
+        ``now``: seconds since 1970; None leaves no note.
+        """
         text = base32.encode(storage_index)
         log.warning("share %d of %s in %s is corrupt: %s", shnum, text, self.name, reason)
-        if (storage_index, shnum) in self._advised or len(self._advised) >= MAX_ADVISORIES:
+        if now is None or (storage_index, shnum) in self._advised:
             return
         with disk.translated(self.name, writing=True):
             self.check_present()
@@ -260,7 +271,8 @@ class ShareDirectory:
                 f"{reason[:MAX_REASON]}\n\n"
             )
             stamp = time.strftime("%Y-%m-%dT%H%M%S", time.gmtime(now))
-            disk.write_file(notes / f"{stamp}--{text}-{shnum}", report.encode())
+            note = report.encode(errors="backslashreplace")
+            disk.write_file(notes / f"{stamp}--{text}-{shnum}", note)
 
 
 def _is_shnum(name: str) -> bool:

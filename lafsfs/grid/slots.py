@@ -144,7 +144,7 @@ def _write(
     try:
         for shnum, vector in written.items():
             _prepare(bucket / str(shnum), held.get(shnum), new, vector, lease)
-    except OSError:
+    except (OSError, ProtocolError):
         for shnum in written:
             slot_aside(bucket / str(shnum)).unlink(missing_ok=True)
         _remove_if_empty(bucket)

@@ -21,6 +21,7 @@ from tests.grid.contract import (
     IMMUTABLE,
     LEASE,
     MUTABLE,
+    OTHER_LEASE,
     OTHER_SI,
     SECRET,
     SI,
@@ -82,7 +83,11 @@ async def fill(server: LocalServer) -> None:
     assert await server.read_share(MUTABLE, SI, 0, 0, 99) == b"as it was"
     names = os.listdir(next(server._directory.shares.glob("aa/*")))
     assert names == ["0"], names
+    assert (await server.read_test_write(SI, SLOT, {5: writing(bytes(400_000))}, ())).success
     limit_file_size(300_000)
+    await expect(ServerFullError, server.add_lease(SI, OTHER_LEASE))
+    names = os.listdir(next(server._directory.shares.glob("aa/*")))
+    assert sorted(names) == ["0", "5"], names
     await expect(
         ServerFullError, server.write_share(OTHER_SI, 0, SECRET, 0, bytes(range(250)) * 2400)
     )

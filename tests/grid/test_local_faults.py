@@ -196,6 +196,8 @@ async def test_a_server_used_read_only_reads(server):
     ):
         with pytest.raises(ServerReadOnlyError):
             await verb()
+    await reader.advise_corrupt_share(IMMUTABLE, SI, 0, "a note that is only logged")
+    assert not (server._directory.path / "corruption-advisories").exists()
 
 
 @contextmanager
