@@ -100,7 +100,8 @@ class Grid:
             mount.kill()
             print(mount.log, file=sys.stderr)
             raise
-        mount.stop()
+        if not mount.ended:
+            mount.stop()
 
     def try_mount(
         self, cap: str | Cap | None, mountpoint: Path, options: str = ""
@@ -152,6 +153,7 @@ class Mount:
     def __init__(self, process: subprocess.Popen[str], path: Path) -> None:
         self.process = process
         self.path = path
+        self.ended = False  # by the test itself
         self.expected_log: tuple[str, ...] = ()
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read_log, daemon=True)
@@ -212,7 +214,7 @@ class Mount:
         assert not unexpected, f"the server said:\n{''.join(unexpected)}"
 
     def kill(self) -> None:
-        """Make an end of it, whatever the state."""
+        """Make an end of it as a power cut would, whatever the state."""
         self.process.kill()
         self.process.wait()
         subprocess.run(
@@ -221,6 +223,7 @@ class Mount:
         self._close()
 
     def _close(self) -> None:
+        self.ended = True
         self._watchdog.cancel()
         self._reader.join(10)
         for stream in (self.process.stdout, self.process.stderr):

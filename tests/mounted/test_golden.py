@@ -14,7 +14,6 @@ from lafsfs.nodes.edits import SetChild
 from tests.golden_data import OBJECTS, TREES, contents
 from tests.mounted.harness import Grid
 
-
 REFUSED = "|".join(map(os.strerror, (errno.EROFS, errno.EACCES, errno.EPERM)))
 
 

@@ -1,0 +1,169 @@
+"""What was written is there after a remount, in every particular."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from lafsfs.caps import LiteralCap, parse
+from lafsfs.nodes.edits import SetChild
+from tests.mounted.harness import Grid
+from tests.mounted.snapshot import snapshot
+
+# A POSIX ACL as the kernel stores it: version 2, then (tag, permissions, id) for each entry:
+# owner rwx, user 1234 r-x, group r-x, mask r-x, others ---.
+NOBODY = 0xFFFFFFFF
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in (
+        (0x01, 7, NOBODY),
+        (0x02, 5, 1234),
+        (0x04, 5, NOBODY),
+        (0x10, 5, NOBODY),
+        (0x20, 0, NOBODY),
+    )
+)
+
+
+def populate(root):
+    """One of everything, each with attributes of its own."""
+    (root / "folder" / "below").mkdir(parents=True)
+    (root / "folder" / "file").write_bytes(os.urandom(200_000))
+    (root / "small").write_bytes(b"small")
+    (root / "empty").write_bytes(b"")
+    os.symlink("folder/file", root / "link")
+    os.link(root / "small", root / "folder" / "hard")
+    os.mkfifo(root / "fifo", 0o620)
+    os.mknod(root / "device", 0o600 | stat.S_IFBLK, os.makedev(7, 300))
+    (root / "decomposed e\u0301").write_bytes(b"nfd")
+    os.setxattr(root / "small", "user.note", b"\0\xff")
+    os.setxattr(root / "folder", "user.note", b"of a folder")
+    os.setxattr(root / "folder" / "file", "system.posix_acl_access", ACL)
+    os.chown(root / "folder" / "file", 1, 2)
+    os.chmod(root / "folder" / "below", 0o1777)
+    os.chmod(root / "small", 0o6755)
+    os.utime(root / "small", ns=(11, 12_000_000_013))
+    os.utime(root / "link", ns=(21, 22_000_000_023), follow_symlinks=False)
+    os.utime(root / "folder", ns=(31, 32_000_000_033))
+    os.chmod(root, 0o751)
+    os.chown(root, 3, 4)
+
+
+def test_everything_comes_back(grid):
+    with grid.mount() as mount:
+        populate(mount.path)
+        before = snapshot(mount.path)
+        root = os.stat(mount.path)
+    with grid.mount() as mount:
+        assert snapshot(mount.path) == before
+        again = os.stat(mount.path)
+        assert (again.st_mode, again.st_uid, again.st_gid) == (root.st_mode, 3, 4)
+        assert os.getxattr(mount / "folder/file", "system.posix_acl_access") == ACL
+
+
+def test_attributes_changed_later_come_back(grid):
+    with grid.mount() as mount:
+        populate(mount.path)
+    with grid.mount() as mount:
+        os.chmod(mount / "small", 0o400)
+        os.utime(mount / "empty", ns=(1, 2))
+        os.removexattr(mount / "small", "user.note")
+        os.rename(mount / "folder", mount / "renamed")
+        before = snapshot(mount.path)
+    with grid.mount() as mount:
+        assert snapshot(mount.path) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_unmounts_cleanly(grid, number):
+    with grid.mount() as mount:
+        (mount / "file").write_bytes(b"x" * 1000)
+        os.chmod(mount / "file", 0o640)  # still waiting for company when the signal comes
+        mount.signal(number)
+        mount.wait()
+    with grid.mount() as mount:
+        assert (mount / "file").read_bytes() == b"x" * 1000
+        assert stat.S_IMODE(os.stat(mount / "file").st_mode) == 0o640
+
+
+def test_what_was_closed_survives_a_crash(grid):
+    with grid.mount() as mount:
+        (mount / "file").write_bytes(b"x" * 1000)
+        (mount / "folder").mkdir()
+        mount.kill()
+    with grid.mount() as mount:
+        assert (mount / "file").read_bytes() == b"x" * 1000
+        assert (mount / "folder").is_dir()
+
+
+def test_a_mount_of_a_folder_within(grid):
+    with grid.mount() as mount:
+        (mount / "folder").mkdir()
+        (mount / "folder" / "file").write_bytes(b"within")
+        cap = os.getxattr(mount / "folder", "user.lafs.cap").decode()
+        readcap = os.getxattr(mount / "folder", "user.lafs.readcap").decode()
+    with grid.mount(readcap) as mount:
+        assert (mount / "file").read_bytes() == b"within"
+        with pytest.raises(OSError, match="Read-only"):
+            (mount / "new").write_bytes(b"")
+    with grid.mount(cap) as mount:
+        (mount / "new").write_bytes(b"new")
+    with grid.mount() as mount:
+        assert sorted(os.listdir(mount / "folder")) == ["file", "new"]
+
+
+def test_two_mounts_of_one_tree(tmp_path):
+    grid = Grid.create(tmp_path / "grid")
+    with grid.mount() as one, grid.mount() as two:
+        (one / "from one").write_bytes(b"1")
+        (two / "from two").write_bytes(b"2")
+        (one / "both").write_bytes(b"one's")
+        (two / "both").write_bytes(b"two's")
+    with grid.mount() as mount:
+        contents = {path.name: path.read_bytes() for path in mount.path.iterdir()}
+        assert contents["from one"] == b"1"
+        assert contents["from two"] == b"2"
+        assert {b"one's", b"two's"} >= {contents["both"]}
+
+
+def test_changes_from_elsewhere_are_seen(grid):
+    with grid.mount() as mount:
+        (mount / "file").write_bytes(b"old" * 100)
+        assert (mount / "file").read_bytes() == b"old" * 100
+        cap = parse(os.getxattr(mount / "file", "user.lafs.cap").decode())
+
+        async def change(maker):
+            directory = maker.directory(parse(grid.cap))
+            await directory.edit([SetChild("another", cap), SetChild("file", LiteralCap(b"new"))])
+
+        grid.run(change)
+        time.sleep(3.5)  # longer than a listing is believed
+        assert (mount / "another").read_bytes() == b"old" * 100
+        assert (mount / "file").read_bytes() == b"new"
+        assert sorted(os.listdir(mount.path)) == ["another", "file"]
+
+
+def test_options(grid):
+    with grid.mount() as mount:
+        (mount / "file").write_bytes(b"x")
+        os.chmod(mount / "file", 0o777)
+    with grid.mount(options="ro") as mount:
+        assert (mount / "file").read_bytes() == b"x"
+        with pytest.raises(OSError, match="Read-only"):
+            (mount / "new").write_bytes(b"")
+    with grid.mount(options="uid=1234,gid=5678,umask=027,nodev,noatime") as mount:
+        status = os.stat(mount / "file")
+        assert (status.st_uid, status.st_gid) == (1234, 5678)
+        assert stat.S_IMODE(status.st_mode) == 0o750
+    with grid.mount(options="allow_other") as mount:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+        (line,) = [line for line in mounts if str(mount.path) in line]
+        assert line.startswith("lafsfs ")
+        assert " fuse.lafsfs " in line
+        assert "allow_other" in line
