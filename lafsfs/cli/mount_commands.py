@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lafsfs.cli.background import BackgroundError, run_in_background
+from lafsfs.cli.config import Places
 from lafsfs.cli.locations import find_location
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import find_mount
@@ -159,11 +160,10 @@ def root_of(config: Config, wanted: Location | None) -> Cap:
 @click.command()
 @click.argument("mountpoint")
 @click.option("--lazy", is_flag=True, help="Detach now, even if it is in use.")
-@with_config
-def umount(config: Config, mountpoint: str, lazy: bool) -> None:
+def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount, and wait until everything that was written is stored."""
     path = absolute(Path(mountpoint).expanduser())
-    record = MountRecord(config.places.state, path)
+    record = MountRecord(Places.find().state, path)
     if find_mount(path) is not None:
         detach(path, lazy=lazy)
     elif not record.is_held():
@@ -181,8 +181,9 @@ def umount(config: Config, mountpoint: str, lazy: bool) -> None:
 
 
 def absolute(path: Path) -> Path:
-    """Where a mountpoint is, without touching it: it may be dead or hung."""
-    return path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
+    """Where a mountpoint is, without touching what is mounted there: it may be dead or hung."""
+    there = path.parent.resolve() / path.name
+    return there if find_mount(there) is not None else path.resolve()
 
 
 def detach(mountpoint: Path, *, lazy: bool) -> None:

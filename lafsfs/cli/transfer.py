@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Counted:
 
 
 class SealedSpool:
-    """Standard input, kept so that it can be read twice: on disk, but unreadable there.
+    """A stream, kept so that it can be read twice: on disk, but unreadable there.
 
     The key exists in memory only and the file has no name.
     """
@@ -82,22 +83,20 @@ class SealedSpool:
 
 @contextlib.contextmanager
 def local_source(path: Path | None) -> Iterator[Source]:
-    """A local file to upload, or all of standard input.
+    """A local file to upload, or all of standard input (None).
 
     Raises:
         LocalError: it cannot be read.
     """
     with local_errors(path or "standard input"), contextlib.ExitStack() as stack:
-        if path is None:
+        file = sys.stdin.buffer if path is None else stack.enter_context(open(path, "rb"))
+        status = None if path is None else os.fstat(file.fileno())
+        if status is not None and stat.S_ISREG(status.st_mode):
+            yield FileSource(file.fileno(), status.st_size)
+        else:  # a pipe or a device: it has no size, and cannot be read twice
             spool = SealedSpool(stack.enter_context(tempfile.TemporaryFile()))
-            spool.fill(sys.stdin.buffer)
+            spool.fill(file)
             yield spool
-            return
-        file = stack.enter_context(open(path, "rb"))
-        if path.is_dir():
-            raise LocalError(f"{path} is a directory")
-        size = os.fstat(file.fileno()).st_size
-        yield FileSource(file.fileno(), size)
 
 
 @contextlib.contextmanager

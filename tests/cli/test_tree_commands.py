@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,6 +55,23 @@ def test_put_from_standard_input(tree: Run) -> None:
     tree("put", "-", "home:file", input=data)
     assert get(tree, "home:file") == data
     assert "say what to call it" in tree("put", "-", "home:", input=b"", ok=False).stderr
+
+
+def test_put_from_a_pipe_that_has_a_name(tree: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"through",))
+    writer.start()
+    tree("put", str(tmp_path / "pipe"), "home:")
+    writer.join()
+    assert get(tree, "home:pipe") == b"through"
+
+
+def test_local_files_that_are_not_there(tree: Run, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    assert "No such file" in tree("put", missing, "home:x", ok=False).stderr
+    assert "directory" in tree("put", str(tmp_path), "home:x", ok=False).stderr
+    tree("put", "-", "home:file", input=b"data")
+    assert "No such file" in tree("get", "home:file", f"{missing}/x", ok=False).stderr
 
 
 def test_put_into_directories(tree: Run, tmp_path: Path) -> None:
