@@ -21,7 +21,7 @@ import os
 import secrets as random
 import signal
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -245,6 +245,9 @@ async def run_mount(
     if not isinstance(root, DirectoryCap):
         raise NotADirectoryNodeError(f"this {root.kind} capability is of a file, not of a folder")
     await trio.to_thread.run_sync(check_mountpoint, mountpoint)
+    await trio.to_thread.run_sync(_make_private, settings.state_directory)
+    if not root.can_write:  # then nothing below can be written either
+        options = replace(options, read_only=True)
     async with open_grid(settings) as maker:
         directory = maker.directory(root)
         await directory.table()
@@ -265,6 +268,13 @@ async def run_mount(
                 operations, mountpoint, options.for_fuse(), invalidations
             ) as session:
                 await _serve(session, fs, ready)
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot use {directory}: {error.strerror}") from None
 
 
 async def _serve(session: Session, fs: FileSystem, ready: Callable[[], None]) -> None:

@@ -13,9 +13,11 @@ import errno
 import logging
 import os
 import subprocess
-from contextlib import asynccontextmanager
+import sys
+import tempfile
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -23,7 +25,7 @@ import trio
 from lafsfs.errors import MountError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Collection, Iterator
 
     from lafsfs.fuse.invalidation import Invalidations
     from lafsfs.fuse.operations import LafsOperations
@@ -94,12 +96,15 @@ async def open_session(
     """Mount for as long as the context lasts.
 
     Raises:
-        MountError: the kernel or fusermount3 refused; the reason is on standard error.
+        MountError: the kernel or fusermount3 refused.
     """
-    try:
-        pyfuse3.init(operations, str(mountpoint), set(options))
-    except RuntimeError:
-        raise MountError(f"cannot mount on {mountpoint}: see the line from FUSE above") from None
+    with tempfile.TemporaryFile() as said:
+        try:
+            with _standard_error_to(said.fileno()):
+                pyfuse3.init(operations, str(mountpoint), set(options))
+        except RuntimeError as error:
+            reason = _last_line(said) or str(error)
+            raise MountError(f"cannot mount on {mountpoint}: {reason}") from None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(invalidations.run)
@@ -108,6 +113,25 @@ async def open_session(
     finally:
         with trio.CancelScope(shield=True):
             await _leave(mountpoint, invalidations)
+
+
+@contextmanager
+def _standard_error_to(descriptor: int) -> Iterator[None]:
+    """Catch what libfuse and fusermount3 say, which is the only place where they say why."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _last_line(file: IO[bytes]) -> str:
+    file.seek(0)
+    lines = file.read().decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 async def _leave(mountpoint: Path, invalidations: Invalidations) -> None:
