@@ -43,10 +43,10 @@ def test_golden_private_keys_sign(name: str) -> None:
     share = slot_shares(name)[0]
     write_key = base32.decode(EVERYTHING[name].cap.split(":")[2])
     der = aes.ctr(write_key, share.encrypted_private_key)
-    key = SigningKey.from_der(der)
-    assert key.der == der
-    assert key.verifying_key.der == share.public_key
-    VerifyingKey.from_der(share.public_key).verify(key.sign(b"message"), b"message")
+    for key in (SigningKey.from_der(der), SigningKey.from_authentic_der(der)):
+        assert key.der == der
+        assert key.verifying_key.der == share.public_key
+        VerifyingKey.from_der(share.public_key).verify(key.sign(b"message"), b"message")
 
 
 def test_keys_keep_their_bytes() -> None:
@@ -93,6 +93,8 @@ def test_bytes_that_are_no_signature(signature: bytes) -> None:
 def test_only_rsa_of_2048_bits(key) -> None:
     with pytest.raises(FormatError, match="signing key: not an RSA key of 2048 bits"):
         SigningKey.from_der(pkcs8(key))
+    with pytest.raises(FormatError, match="signing key: not an RSA key of 2048 bits"):
+        SigningKey.from_authentic_der(pkcs8(key))
     with pytest.raises(FormatError, match="verifying key: not an RSA key of 2048 bits"):
         VerifyingKey.from_der(spki(key))
 
@@ -137,3 +139,16 @@ def test_damaged_keys_give_only_format_errors(draw) -> None:
 
 def test_repr_shows_no_key() -> None:
     assert repr(KEY) == "SigningKey(verifying_key=VerifyingKey())"
+
+
+@given(st.lists(st.tuples(st.integers(0, len(KEY.der) - 1), st.integers(1, 255)), max_size=8))
+@settings(max_examples=100)
+def test_damaged_keys_taken_for_authentic_sign_well_or_not_at_all(flips) -> None:
+    damaged = bytearray(KEY.der)
+    for position, flip in flips:
+        damaged[position] ^= flip
+    try:
+        key = SigningKey.from_authentic_der(bytes(damaged))
+    except FormatError:
+        return
+    key.verifying_key.verify(key.sign(b"message"), b"message")
