@@ -250,8 +250,8 @@ class MutableFile:
     async def _publish(self, contents: bytes, servermap: ServerMap) -> None:
         """One publish: encode, write, judge, and remember what is where now."""
         self._require_write_cap()
-        best = servermap.best() or self._reader.latest
-        k, n = (best.k, best.n) if best is not None else (self._encoding.k, self._encoding.n)
+        old = servermap.best() or servermap.newest() or self._reader.latest
+        k, n = (self._encoding.k, self._encoding.n) if old is None else (old.k, old.n)
         happy = min(self._encoding.happy, n)
         view = self._reader.view()
         living = sum(server.server_id not in servermap.failed for server in view.servers)
@@ -302,7 +302,7 @@ class MutableFile:
             try:
                 encrypted = await self._read_private_key(share)
                 if encrypted is not None:
-                    self._keys = await trio.to_thread.run_sync(open_private_key, encrypted, cap)
+                    self._keys = open_private_key(encrypted, cap)
                     return self._keys
             except (ServerError, FormatError) as error:
                 where = f"share {share.shnum} on {share.server.name}: " if share else ""

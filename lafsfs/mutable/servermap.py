@@ -127,6 +127,10 @@ class ServerMap:
         """The recoverable version with the highest sequence number, then the highest root hash."""
         return next(iter(self.recoverable()), None)
 
+    def newest(self) -> Version | None:
+        """The newest version seen, recoverable or not."""
+        return max(self.versions(), key=rank, default=None)
+
     def unrecoverable_newer(self) -> list[Version]:
         """Versions that are too few shares to recover, yet newer than the best recoverable one."""
         best = self.best()

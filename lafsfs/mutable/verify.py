@@ -77,7 +77,7 @@ def cut(head: bytes, span: Span) -> bytes:
 
 
 def open_private_key(encrypted: bytes, cap: MutableWriteCap) -> SlotKeys:
-    """Decrypt a slot's private key, which must be the capability's. Takes milliseconds.
+    """Decrypt a slot's private key, which must be the capability's.
 
     Raises:
         HashMismatchError: this is not the slot's private key.
@@ -85,7 +85,7 @@ def open_private_key(encrypted: bytes, cap: MutableWriteCap) -> SlotKeys:
     der = aes.ctr(cap.write_key, encrypted)
     if not hmac.compare_digest(hashes.ssk_writekey(der), cap.write_key):
         raise HashMismatchError("the encrypted private key does not belong to the write key")
-    keys = SlotKeys(SigningKey.from_der(der))
+    keys = SlotKeys(SigningKey.from_authentic_der(der))
     if not hmac.compare_digest(keys.fingerprint, cap.fingerprint):
         raise HashMismatchError("the private key's public half is not the capability's")
     return keys
