@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,8 +165,13 @@ class Mount:
 
     @classmethod
     def start(cls, grid: Grid, cap: str, mountpoint: Path, options: str) -> Mount:
-        """Wait until the mount is there."""
-        mount = cls(grid.process(cap, mountpoint, options), mountpoint)
+        """Mount, and wait until the mount is there."""
+        return cls.when_ready(grid.process(cap, mountpoint, options), mountpoint)
+
+    @classmethod
+    def when_ready(cls, process: subprocess.Popen[str], mountpoint: Path) -> Mount:
+        """Wait until a server says that the mount is there."""
+        mount = cls(process, mountpoint)
         timer = threading.Timer(START_TIMEOUT, mount.process.kill)
         timer.start()
         assert mount.process.stdout is not None
@@ -208,10 +214,13 @@ class Mount:
         self._close()
         assert code == 0, f"the server ended with {code}:\n{self.log}"
         assert not os.path.ismount(self.path)
+        records = re.split(r"\n(?=\S)", self.log.strip("\n"))  # with their tracebacks
         unexpected = [
-            line for line in self._lines if not any(part in line for part in self.expected_log)
+            record
+            for record in records
+            if record and not any(part in record for part in self.expected_log)
         ]
-        assert not unexpected, f"the server said:\n{''.join(unexpected)}"
+        assert not unexpected, "the server said:\n" + "\n".join(unexpected)
 
     def kill(self) -> None:
         """Make an end of it as a power cut would, whatever the state."""
