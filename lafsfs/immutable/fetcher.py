@@ -178,7 +178,7 @@ class SegmentFetcher:
             geometry.padded_length(self._segment), decode, self._blocks, geometry, size
         )
         self._verified.check_segment(self._segment, digest)
-        return Segment(self._segment, geometry.segment_offset(self._segment), ciphertext)
+        return Segment(self._segment, geometry, ciphertext)
 
 
 def decode(blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int) -> tuple[bytes, bytes]:

@@ -52,9 +52,10 @@ class CiphertextFile:
         while True:
             number = offset // verified.likely_geometry.segment_size
             fetch = partial(self._fetch, verified, offset)
-            segment = await self._cache.get(self.cap.ueb_hash, number, fetch)
+            segment = await self._cache.get(self.cap, number, fetch)
             if segment.offset <= offset < segment.end:
                 return segment
+            verified.guess = segment.geometry  # it was verified: from now on the number is right
 
     async def _fetch(self, verified: VerifiedFile, offset: int) -> Segment:
         while True:

@@ -6,8 +6,8 @@ others, and when the last one is gone it is cancelled too.
 
 Rules:
 
-- Keys begin with the file's UEB hash, so that what is cached is bound to exactly one ciphertext.
-  Nothing in here is plaintext.
+- Keys begin with the file's verify capability, so that what is cached is bound to exactly one
+  ciphertext. Nothing in here is plaintext.
 - Only what a fetch returned is kept, and a fetch returns only what is verified.
 - The bound is in bytes; a segment larger than all of it is passed on and not kept.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 from cachetools import LRUCache
@@ -27,16 +27,26 @@ from lafsfs.immutable.asking import plain_errors
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from lafsfs.caps import CHKVerifyCap
+    from lafsfs.formats.geometry import CHKGeometry
+
+Key: TypeAlias = "tuple[CHKVerifyCap, int]"
+
 DEFAULT_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One verified segment: its number, where it begins in the file, and its ciphertext."""
+    """One verified segment, and how the file that it belongs to is cut into segments."""
 
     number: int
-    offset: int
+    geometry: CHKGeometry
     ciphertext: bytes = field(repr=False)
+
+    @property
+    def offset(self) -> int:
+        """The offset in the file of its first byte."""
+        return self.geometry.segment_offset(self.number)
 
     @property
     def end(self) -> int:
@@ -59,10 +69,10 @@ class SegmentCache:
     """Made by :meth:`open`. ``nursery`` is where fetches run."""
 
     def __init__(self, max_bytes: int, nursery: trio.Nursery) -> None:
-        self._segments: LRUCache[tuple[bytes, int], Segment] = LRUCache(
+        self._segments: LRUCache[Key, Segment] = LRUCache(
             max_bytes, getsizeof=lambda segment: len(segment.ciphertext)
         )
-        self._flights: dict[tuple[bytes, int], _Flight] = {}
+        self._flights: dict[Key, _Flight] = {}
         self._nursery = nursery
 
     @classmethod
@@ -80,9 +90,9 @@ class SegmentCache:
         return int(self._segments.currsize)
 
     async def get(
-        self, file: bytes, number: int, fetch: Callable[[], Awaitable[Segment]]
+        self, file: CHKVerifyCap, number: int, fetch: Callable[[], Awaitable[Segment]]
     ) -> Segment:
-        """The segment of that number of the file with that UEB hash; ``fetch()`` it on a miss.
+        """The segment of that number; ``fetch()`` it on a miss.
 
         As long as a file's segment size is a guess, so is the number: what is fetched may turn out
         to be another segment, and is kept under the number it has.
@@ -101,7 +111,7 @@ class SegmentCache:
             self._nursery.start_soon(self._fly, key, flight, fetch)
         return await self._board(key, flight)
 
-    async def _board(self, key: tuple[bytes, int], flight: _Flight) -> Segment:
+    async def _board(self, key: Key, flight: _Flight) -> Segment:
         flight.waiting += 1
         try:
             await flight.landed.wait()
@@ -117,7 +127,7 @@ class SegmentCache:
         return flight.segment
 
     async def _fly(
-        self, key: tuple[bytes, int], flight: _Flight, fetch: Callable[[], Awaitable[Segment]]
+        self, key: Key, flight: _Flight, fetch: Callable[[], Awaitable[Segment]]
     ) -> None:
         try:
             with flight.scope:
@@ -129,11 +139,11 @@ class SegmentCache:
             self._forget(key, flight)
             flight.landed.set()
 
-    def _forget(self, key: tuple[bytes, int], flight: _Flight) -> None:
+    def _forget(self, key: Key, flight: _Flight) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    def _keep(self, file: bytes, segment: Segment) -> None:
+    def _keep(self, file: CHKVerifyCap, segment: Segment) -> None:
         if len(segment.ciphertext) <= self._segments.maxsize:
             self._segments[file, segment.number] = segment
 

@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -83,40 +84,46 @@ class ShareReader:
         except ContradictionError:
             raise
         except FormatError as error:
-            if segment is None:
+            if segment is None or not self._verified.knows_share(self.shnum):
                 self._is_corrupt = True
             else:
                 self._bad_segments.add(segment)
             raise CorruptShareError(self.server.name, self.shnum, str(error)) from None
 
     async def _learn(self, window: _Window, offset: int) -> tuple[CHKGeometry, CHKHeader]:
-        """Header, UEB and share hash chain; and what is foreseen to be needed next."""
+        """The header and, if nobody has it yet, the UEB; and in passing what comes next."""
         verified = self._verified
         header = self._header
         if header is None:
-            likely = verified.likely_geometry
-            foreseen = plan_layout(likely, ueb_size(likely)).header
-            segment = offset // likely.segment_size
-            first = Span(0, HEADER_SIZE_V2)
-            await window.load([first, *self._needs(foreseen, likely, segment)])
-            start = window.get(first)
-            if not start:
-                raise NoSuchShareError(f"{self.server.name} does not hold share {self.shnum}")
-            header = parse_header(start)
+            header = await self._foresee(window, offset)
         if verified.geometry is None:
-            verified.admit_ueb(await self._ueb(window, header))
+            verified.admit_ueb(await self._ueb(window, header, offset))
         geometry = verified.geometry
         assert geometry is not None
         header.require(geometry)
-        if not verified.knows_share(self.shnum):
-            await window.load([header.share_hash_span])
-            verified.admit_share_chain(self.shnum, window.exactly(header.share_hash_span))
         self._header = header
         return geometry, header
 
-    async def _ueb(self, window: _Window, header: CHKHeader) -> bytes:
+    async def _foresee(self, window: _Window, offset: int) -> CHKHeader:
+        """Fetch the header, and everything else where it should be."""
+        likely = self._verified.likely_geometry
+        foreseen = plan_layout(likely, ueb_size(likely)).header
+        segment = offset // likely.segment_size
+        first = Span(0, HEADER_SIZE_V2)
+        await window.load([first, *self._needs(foreseen, likely, segment)])
+        start = window.get(first)
+        if not start:
+            raise NoSuchShareError(f"{self.server.name} does not hold share {self.shnum}")
+        return parse_header(start)
+
+    async def _ueb(self, window: _Window, header: CHKHeader, offset: int) -> bytes:
+        """The UEB. If it is not where it was foreseen, its neighbours are not either."""
         if not window.holds(header.ueb_length_span):
-            await window.load([Span(header.uri_extension, UEB_ESTIMATE)])
+            spans = [Span(header.uri_extension, UEB_ESTIMATE)]
+            with suppress(FormatError):  # it is a hint, and may be nonsense
+                hint = self._verified.hinted_geometry(header.block_size)
+                spans += self._needs(header, hint, offset // hint.segment_size)
+            await window.load(spans)
         length = header.parse_ueb_length(window.get(header.ueb_length_span))
         span = header.ueb_span(length)
         await window.load([span])
@@ -126,9 +133,9 @@ class ShareReader:
         """Everything still needed for a verified block, where that header says it is."""
         verified = self._verified
         yield header.blocks_span(geometry, segment)
-        for row in verified.ciphertext_rows(segment):
+        for row in verified.ciphertext_rows(segment, geometry.num_segments):
             yield _row_span(header.crypttext_hash_tree, row)
-        for row in verified.block_rows(self.shnum, segment):
+        for row in verified.block_rows(self.shnum, segment, geometry.num_segments):
             yield _row_span(header.block_hashes, row)
         if not verified.knows_share(self.shnum):
             yield header.share_hash_span
@@ -141,10 +148,12 @@ class ShareReader:
     ) -> bytes:
         verified = self._verified
         await window.load(self._needs(header, geometry, segment))
-        for row in verified.ciphertext_rows(segment):
+        if not verified.knows_share(self.shnum):
+            verified.admit_share_chain(self.shnum, window.exactly(header.share_hash_span))
+        for row in verified.ciphertext_rows(segment, geometry.num_segments):
             data = window.exactly(_row_span(header.crypttext_hash_tree, row))
             verified.admit_ciphertext_row(row, data)
-        for row in verified.block_rows(self.shnum, segment):
+        for row in verified.block_rows(self.shnum, segment, geometry.num_segments):
             data = window.exactly(_row_span(header.block_hashes, row))
             verified.admit_block_row(self.shnum, row, data)
         block = window.exactly(header.blocks_span(geometry, segment))

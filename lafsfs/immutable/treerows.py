@@ -2,11 +2,11 @@
 
 Theory. A stored tree is its nodes in heap order, so each level is one run of bytes. The classic way
 to verify a leaf, its chain of uncles, is one small range per level, scattered over the tree.
-Instead the tree is read in *rows*: cut it into sub-trees :data:`ROW_LEVELS` levels high, and take
-the bottom row of each sub-tree between root and leaf. A row is one contiguous range of at most
-8 KiB; with it everything in its sub-tree can be computed, up to the node that the row above has
-verified. A file of up to 256 segments needs one row, once, for all of them; 65,536 segments need
-two.
+Instead the tree is read in *rows*: cut it into sub-trees :data:`ROW_LEVELS` levels high (the top
+one may be lower), and take the bottom row of each sub-tree between root and leaf. A row is one
+contiguous range of at most 8 KiB; with it everything in its sub-tree can be computed, up to the
+node that the row above has verified. A file of up to 256 segments needs one row, once, for all of
+them; one of up to 65,536 segments needs two, the second again after every 256 segments.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def rows_to(leaf: int, num_leaves: int) -> Iterator[range]:
     if not 0 <= leaf < num_leaves:
         raise ValueError(f"leaf {leaf} of {num_leaves}")
     depth = padded_leaves(num_leaves).bit_length() - 1
-    for top in range(0, depth, ROW_LEVELS):
-        bottom = min(top + ROW_LEVELS, depth)
+    top = 0
+    for bottom in range(depth % ROW_LEVELS or ROW_LEVELS, depth + 1, ROW_LEVELS):
         width = 1 << (bottom - top)
         first = (1 << bottom) - 1 + (leaf >> (depth - top)) * width
         yield range(first, first + width)
+        top = bottom

@@ -31,7 +31,11 @@ class ContradictionError(FormatError):
 
 
 class VerifiedFile:
-    """The trusted hashes of one file."""
+    """The trusted hashes of one file.
+
+    ``guess``: the geometry to go by until the UEB has been seen. Whoever learns it elsewhere may
+    improve on it; nothing is believed because of it.
+    """
 
     def __init__(self, cap: CHKVerifyCap) -> None:
         self.cap = cap
@@ -43,8 +47,13 @@ class VerifiedFile:
 
     @property
     def likely_geometry(self) -> CHKGeometry:
-        """The geometry, or before it is known, the one that today's clients would choose."""
+        """The geometry, or before it is known, the guess: what today's clients would choose."""
         return self.geometry or self.guess
+
+    def hinted_geometry(self, block_size: int) -> CHKGeometry:
+        """The geometry if blocks had that size. Raises FormatError when they cannot."""
+        cap = self.cap
+        return CHKGeometry(cap.size, cap.k, cap.n, block_size * cap.k)
 
     def admit_ueb(self, data: bytes) -> None:
         """Take in the UEB, and with it the geometry and the roots.
@@ -98,16 +107,19 @@ class VerifiedFile:
 
     # --- rows of the two trees over segments ------------------------------------------------------
 
-    def block_rows(self, shnum: int, segment: int) -> list[range]:
-        """Rows of the share's block hash tree still missing to verify a block, top down."""
+    def block_rows(self, shnum: int, segment: int, num_segments: int) -> list[range]:
+        """Rows of the share's block hash tree still missing to verify a block, top down.
+
+        ``num_segments`` is believed only while nothing better is known.
+        """
         if not self.knows_share(shnum):
-            return list(rows_to(segment, self.likely_geometry.num_segments))
+            return list(rows_to(segment, num_segments))
         return self._missing(self._block_tree(shnum), segment)
 
-    def ciphertext_rows(self, segment: int) -> list[range]:
+    def ciphertext_rows(self, segment: int, num_segments: int) -> list[range]:
         """Rows of the ciphertext hash tree still missing to verify a segment, top down."""
         if self.geometry is None:
-            return list(rows_to(segment, self.guess.num_segments))
+            return list(rows_to(segment, num_segments))
         return self._missing(self._ciphertext_tree, segment)
 
     def _missing(self, tree: IncompleteHashTree, segment: int) -> list[range]:

@@ -240,7 +240,7 @@ async def test_a_server_that_refuses_is_replaced(autojump_clock):
 async def test_too_few_servers_is_an_error_that_names_the_others():
     servers, broker = empty_grid(4)
     servers[0].down = servers[1].down = True
-    with pytest.raises(NotHappyError, match="on 2 servers, and 3 are needed.*fake0 is down") as e:
+    with pytest.raises(NotHappyError, match=r"on 2 servers, and 3 are needed.*fake0 is down") as e:
         await put(broker, LARGE)
     assert not isinstance(e.value, GridFullError)
     assert nothing_unfinished(servers)
@@ -287,7 +287,7 @@ async def test_a_server_that_dies_on_the_way_is_dropped():
 async def test_too_many_deaths_on_the_way_end_the_upload():
     servers, broker = empty_grid(4)
     servers[0].fail_after = servers[1].fail_after = 2
-    with pytest.raises(NotHappyError, match="on 2 servers, and 3 are needed.*is down"):
+    with pytest.raises(NotHappyError, match=r"on 2 servers, and 3 are needed.*is down"):
         await put(broker, LARGE)
     assert not any(server.uploads for server in servers[2:])
 
@@ -319,8 +319,8 @@ async def test_a_server_that_hangs_on_the_way_is_given_up(autojump_clock):
 async def test_a_cancelled_upload_leaves_nothing_reserved(autojump_clock):
     servers, broker = empty_grid(4)
     for server in servers:
-        server.before_call = (
-            lambda call: trio.sleep_forever() if call.verb == "write_share" else None
+        server.before_call = lambda call: (
+            trio.sleep_forever() if call.verb == "write_share" else None
         )
     with trio.move_on_after(1.0) as scope:
         await put(broker, LARGE)

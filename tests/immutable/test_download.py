@@ -1,0 +1,429 @@
+"""Downloads on a fake grid: ranges, round trips, who is asked, failures, cancellation.
+
+The virtual clock runs on while a worker thread works, so tests that look at it keep blocks small
+enough to be hashed without one.
+"""
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lafsfs.caps import CHKCap
+from lafsfs.errors import NotEnoughSharesError
+from lafsfs.grid.broker import Broker
+from lafsfs.grid.encoding import Encoding
+from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, upload
+from lafsfs.immutable.verified import ContradictionError
+from tests import golden_data
+from tests.immutable.grids import SECRETS, empty_grid
+
+CONTENTS = golden_data.generated("a download", 100_000)
+SEGMENTED = Encoding(2, 2, 4, max_segment_size=10_000)
+
+
+async def stored(count=4, data=CONTENTS, encoding=SEGMENTED):
+    """A grid that holds ``data``: its servers, broker and the capability."""
+    servers, broker = empty_grid(count)
+    cap = await upload(
+        BytesSource(data),
+        broker=broker,
+        secrets=SECRETS,
+        encoding=encoding,
+        convergence=SECRETS.convergence_secret,
+    )
+    for server in servers:
+        server.calls.clear()
+    return servers, Broker(servers), cap
+
+
+def holders_in_order(servers, broker, cap):
+    """Servers that hold shares, by the number of the share (they hold one each)."""
+    held = {next(iter(s.held(cap.storage_index))): s for s in servers if s.held(cap.storage_index)}
+    return [held[shnum] for shnum in sorted(held)]
+
+
+# --- ranges ---------------------------------------------------------------------------------------
+
+
+@given(
+    size=st.integers(56, 5000),
+    segment_size=st.integers(1, 3000),
+    k=st.integers(1, 5),
+    more=st.integers(0, 3),
+    ranges=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 6000)), max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_range_of_any_encoding_is_the_slice(size, segment_size, k, more, ranges):
+    data = golden_data.generated("ranges", size)
+
+    async def check():
+        encoding = Encoding(k, 1, k + more, max_segment_size=max(segment_size, size // 300))
+        _, broker, cap = await stored(3, data, encoding)
+        async with SegmentCache.open() as cache:
+            file = CHKFile(cap, broker, cache)
+            for offset, length in ranges:
+                assert await file.read(offset, length) == data[offset : offset + length]
+            assert await file.read(0, size) == data
+
+    trio.run(check)
+
+
+async def test_reading_nothing_asks_nobody():
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        assert await file.read(0, 0) == b""
+        assert await file.read(100_000, 5) == b""
+        assert await file.read(10**12, 10**12) == b""
+        with pytest.raises(ValueError, match="range"):
+            await file.read(-1, 5)
+    assert not any(server.calls for server in servers)
+
+
+async def test_an_empty_file_may_have_a_capability_too():
+    async with SegmentCache.open() as cache:
+        file = CHKFile(CHKCap(bytes(16), bytes(32), 1, 1, 0), Broker([]), cache)
+        assert await file.read(0, 10) == b""
+
+
+# --- round trips ----------------------------------------------------------------------------------
+
+
+async def test_the_first_byte_takes_two_round_trips_and_each_segment_one_more(autojump_clock):
+    data = golden_data.generated("three", 3 << 20)
+    servers, broker, cap = await stored(10, data, Encoding(8, 8, 10))
+    for server in servers:
+        server.delay = 1.0
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        assert await file.read((1 << 20) + 5, 10) == data[(1 << 20) + 5 : (1 << 20) + 15]
+        assert trio.current_time() == 2.0  # list; then header, UEB, hashes and block together
+        assert await file.read(5, 10) == data[5:15]
+        assert trio.current_time() == 3.0
+        assert await file.read(0, 2 << 20) == data[: 2 << 20]  # both are cached
+        assert trio.current_time() == 3.0
+        assert await file.read(0, 3 << 20) == data
+        assert trio.current_time() == 4.0
+    # header, block and tail are three ranges; a known share is one for each block
+    assert sorted(server.count("read_share") for server in servers) == [0, 0, *[5] * 8]
+
+
+async def test_a_small_file_is_one_request_per_share(autojump_clock):
+    data = CONTENTS[:3000]
+    servers, broker, cap = await stored(4, data, Encoding(2, 2, 4))
+    for server in servers:
+        server.delay = 1.0
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 3000) == data
+    assert trio.current_time() == 2.0
+    assert sorted(server.count("read_share") for server in servers) == [0, 0, 1, 1]
+
+
+async def test_other_segment_sizes_cost_the_first_read_one_round_trip_more(autojump_clock):
+    # 128 KiB segments, as clients made them for many years
+    data = golden_data.generated("old", 1_000_000)
+    servers, broker, cap = await stored(4, data, Encoding(3, 3, 4, max_segment_size=128 << 10))
+    for server in servers:
+        server.delay = 1.0
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        assert await file.read(500_000, 5) == data[500_000:500_005]
+        first = trio.current_time()
+        assert await file.read(0, 1_000_000) == data
+        assert trio.current_time() == first + 7.0  # the other segments
+    assert first == 3.0  # list; header; then by its hint UEB, hashes and block together
+
+
+async def test_a_file_of_many_segments_needs_few_hashes():
+    data = bytes(2000) + CONTENTS + bytes(2000)
+    servers, broker, cap = await stored(1, data, Encoding(1, 1, 1, max_segment_size=100))
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        assert await file.read(50_000, 100) == data[50_000:50_100]
+        calls = servers[0].count("read_share")
+        for offset in range(50_100, 50_900, 100):
+            assert await file.read(offset, 100) == data[offset : offset + 100]
+        # 1040 segments are two rows of hashes; the neighbours have theirs in common
+        assert servers[0].count("read_share") == calls + 8
+
+
+# --- who is asked ---------------------------------------------------------------------------------
+
+
+async def test_known_shares_are_read_from_low_numbers_and_different_servers():
+    servers, broker, cap = await stored(2, CONTENTS, Encoding(2, 2, 4, max_segment_size=10_000))
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        for server in servers:
+            server.calls.clear()
+        await file.read(20_000, 10)
+        assert [server.count("read_share") for server in servers] == [1, 1]
+
+
+async def test_one_server_may_give_all_the_shares():
+    servers, broker, cap = await stored(1, CONTENTS, Encoding(2, 1, 4, max_segment_size=10_000))
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
+    assert len(servers[0].held(cap.storage_index)) == 4
+
+
+async def test_not_all_of_a_large_grid_is_asked():
+    servers, broker, cap = await stored(30)
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 10) == CONTENTS[:10]
+    assert sum(server.count("list_shares") for server in servers) == 10
+
+
+async def test_a_share_at_the_far_end_of_a_large_grid_is_found():
+    servers, broker, cap = await stored(30)
+    order = broker.servers_for(cap.storage_index)
+    shares = {shnum: share for s in order for shnum, share in s.held(cap.storage_index).items()}
+    for server in servers:
+        server.lose(cap.storage_index)
+    for shnum, server in zip((1, 3), order[-2:], strict=True):
+        server.shares[cap.storage_index, shnum] = shares[shnum]
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
+
+
+# --- servers in trouble ---------------------------------------------------------------------------
+
+
+async def test_servers_that_are_down_do_no_harm():
+    servers, broker, cap = await stored()
+    servers[0].down = servers[2].down = True
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
+
+
+async def test_too_few_shares_is_an_error_that_says_why():
+    servers, broker, cap = await stored()
+    servers[0].down = servers[1].down = True
+    servers[2].lose(cap.storage_index)
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        with pytest.raises(NotEnoughSharesError) as caught:
+            await file.read(0, 10)
+        text = str(caught.value)
+        assert text.startswith("1 good shares of 1 found, and 2 are needed: ")
+        assert "fake0 is down" in text
+        assert "fake1 is down" in text
+        assert "fake2 has none" in text
+        servers[0].down = False  # plugged in again
+        assert await file.read(0, 100_000) == CONTENTS
+
+
+async def test_no_servers_is_too_few_shares():
+    _, _, cap = await stored()
+    async with SegmentCache.open() as cache:
+        with pytest.raises(NotEnoughSharesError, match="no storage server"):
+            await CHKFile(cap, Broker([]), cache).read(0, 10)
+
+
+async def test_shares_that_moved_since_are_found_again():
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        assert await file.read(0, 10) == CONTENTS[:10]
+        shares = {n: s for server in servers for n, s in server.held(cap.storage_index).items()}
+        for server in servers:
+            server.lose(cap.storage_index)
+        for shnum in (0, 2):
+            servers[shnum].shares[cap.storage_index, 3 - shnum] = shares[3 - shnum]
+        assert await file.read(0, 100_000) == CONTENTS
+
+
+async def test_an_overdue_share_gets_a_spare_and_may_still_win(autojump_clock):
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        slow, _, spare, last = holders_in_order(servers, broker, cap)
+        start = trio.current_time()
+        slow.delay = 7.0
+        spare.delay = 20.0
+        assert await file.read(20_000, 10) == CONTENTS[20_000:20_010]
+        assert trio.current_time() == start + 7.0  # though the spare was asked after 5 s
+        assert spare.count("read_share") + last.count("read_share") >= 1
+
+
+async def test_a_spare_wins_against_a_server_that_hangs(autojump_clock):
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        start = trio.current_time()
+        holders_in_order(servers, broker, cap)[0].hang()
+        holders_in_order(servers, broker, cap)[1].hang()
+        assert await file.read(20_000, 10) == CONTENTS[20_000:20_010]
+        assert trio.current_time() == start + 5.0
+
+
+async def test_a_server_that_hangs_while_shares_are_sought_is_not_waited_for(autojump_clock):
+    _, broker, cap = await stored()
+    broker.servers_for(cap.storage_index)[0].hang()
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
+    assert trio.current_time() == 0.0
+
+
+async def test_two_shares_of_one_server_are_taken_when_the_other_is_overdue(autojump_clock):
+    servers, broker, cap = await stored(2, CONTENTS, Encoding(2, 2, 4, max_segment_size=10_000))
+    servers[0].hang()
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 10) == CONTENTS[:10]
+    assert trio.current_time() == 5.0
+
+
+async def test_when_nobody_answers_there_is_an_end(autojump_clock):
+    servers, broker, cap = await stored()
+    for server in servers:
+        server.hang()
+    async with SegmentCache.open() as cache:
+        with pytest.raises(NotEnoughSharesError, match="did not answer within 30 s"):
+            await CHKFile(cap, broker, cache).read(0, 10)
+    assert trio.current_time() == 30.0
+
+
+async def test_a_server_that_dies_between_segments(autojump_clock):
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        servers[1].down = servers[3].down = True
+        assert await file.read(0, 100_000) == CONTENTS
+
+
+# --- corruption, beyond what test_fuzz does -------------------------------------------------------
+
+
+async def test_corrupt_shares_are_reported_once_and_routed_around():
+    servers, broker, cap = await stored()
+    bad = holders_in_order(servers, broker, cap)[0]
+    bad.corrupt(cap.storage_index, 0, 0x24 + 5 * 4)  # a byte of block 0
+    async with SegmentCache.open(0) as cache:
+        file = CHKFile(cap, broker, cache)
+        assert await file.read(0, 100_000) == CONTENTS
+        calls = bad.count("read_share")
+        assert await file.read(0, 100_000) == CONTENTS
+        await trio.testing.wait_all_tasks_blocked()
+    assert [advice[1:3] for advice in bad.advisories] == [(cap.storage_index, 0)]
+    # only block 0 is bad: the others were used, and block 0 was not asked for again
+    assert bad.count("read_share") == calls + 9
+
+
+async def test_every_share_has_a_bad_block_and_the_file_is_read_all_the_same():
+    servers, broker, cap = await stored()
+    for server in servers:
+        for shnum in server.held(cap.storage_index):
+            server.corrupt(cap.storage_index, shnum, 0x24 + shnum * 5000 + 17)
+            server.corrupt(cap.storage_index, shnum, 0x24 + (shnum + 4) * 5000 + 17)
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
+
+
+async def test_a_capability_with_other_numbers_than_the_file():
+    _, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        for wrong in (
+            CHKCap(cap.key, cap.ueb_hash, 3, cap.n, cap.size),
+            CHKCap(cap.key, cap.ueb_hash, cap.k, 5, cap.size),
+            CHKCap(cap.key, cap.ueb_hash, cap.k, cap.n, cap.size - 1),
+        ):
+            with pytest.raises(ContradictionError):
+                await CHKFile(wrong, broker, cache).read(0, 10)
+
+
+async def test_a_capability_of_another_file_with_the_same_storage_index():
+    _, broker, cap = await stored()
+    wrong = CHKCap(cap.key, bytes(32), cap.k, cap.n, cap.size)
+    async with SegmentCache.open() as cache:
+        with pytest.raises(NotEnoughSharesError, match="is corrupt: its UEB is not the one"):
+            await CHKFile(wrong, broker, cache).read(0, 10)
+
+
+# --- many readers ---------------------------------------------------------------------------------
+
+
+async def test_readers_of_one_segment_share_one_fetch(autojump_clock):
+    servers, broker, cap = await stored()
+    for server in servers:
+        server.delay = 1.0
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(file.read, 0, 10)
+    assert [server.count("list_shares") for server in servers] == [1] * 4
+
+
+async def test_a_cancelled_reader_does_not_kill_the_fetch_of_another(autojump_clock):
+    servers, broker, cap = await stored()
+    for server in servers:
+        server.delay = 1.0
+    got = []
+
+    async def impatient():
+        with trio.move_on_after(0.5):
+            await file.read(0, 10)
+
+    async def patient():
+        await trio.sleep(0.25)
+        got.append(await file.read(5, 10))
+
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(impatient)
+            nursery.start_soon(patient)
+        assert got == [CONTENTS[5:15]]
+        assert [server.count("list_shares") for server in servers] == [1] * 4
+
+
+async def test_a_fetch_that_nobody_waits_for_is_cancelled(autojump_clock):
+    servers, broker, cap = await stored()
+    for server in servers:
+        server.delay = 1.0
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        with trio.move_on_after(1.5):
+            await file.read(0, 10)
+        await trio.sleep(10)
+        assert cache.size == 0
+        calls = sum(server.count() for server in servers)
+        assert await file.read(0, 10) == CONTENTS[:10]
+        # who has been asked before is remembered
+        assert sum(server.count("list_shares") for server in servers) == 4
+        assert sum(server.count() for server in servers) > calls
+
+
+async def test_many_segments_at_once(autojump_clock):
+    servers, broker, cap = await stored()
+    for server in servers:
+        server.delay = 1.0
+    got = {}
+
+    async def read(offset):
+        got[offset] = await file.read(offset, 10_000)
+
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        async with trio.open_nursery() as nursery:
+            for offset in range(0, 100_000, 10_000):
+                nursery.start_soon(read, offset)
+    assert b"".join(got[offset] for offset in sorted(got)) == CONTENTS
+    assert trio.current_time() <= 8.0
+
+
+async def test_files_of_one_capability_share_the_cache():
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
+        for server in servers:
+            server.calls.clear()
+        again = CHKFile(cap, broker, cache)
+        assert await again.read(0, 100_000) == CONTENTS
+        # the new object learns the segment size with its first miss, which is all it asks
+        assert sum(server.count("read_share") for server in servers) <= 2 * 4
