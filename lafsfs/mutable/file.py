@@ -196,6 +196,8 @@ class MutableFile:
             servermap = await self._reader.look(Mode.CHECK)
             if servermap.best() is None:
                 await self.overwrite(contents)
+            elif not servermap.settled():
+                await self._write(self._same_again, always=True)
 
     async def upload(self, contents: bytes, servermap: ServerMap) -> None:
         """Publish contents if the grid is still as this map (of mode WRITE or CHECK) shows it.
@@ -208,6 +210,10 @@ class MutableFile:
             raise ValueError("a map to publish from must be made in mode WRITE or CHECK")
         async with self._writing:
             await self._publish(contents, servermap)
+
+    async def _same_again(self, servermap: ServerMap) -> tuple[ServerMap, bytes, bytes | None]:
+        servermap, _, contents = await self._reader.contents(servermap)
+        return servermap, contents, contents
 
     async def _write(self, renew: _Renew, *, always: bool = False) -> bytes:
         """Map, renew and publish until nobody interferes. ``always``: even what is the same."""
@@ -274,7 +280,6 @@ class MutableFile:
             verdict(outcome)
         finally:
             self._reader.forget()
-        self._reader.verifier.remember(encoded.version)
         self._cache.put(self.storage_index, encoded.version, contents)
         self._reader.remember(map_after(outcome, encoded, servermap))
 
@@ -336,8 +341,8 @@ async def create(
 
     Args:
         key: the key pair that becomes its identity; by default a fresh one. With a key given, a
-            file that is already there (left by an earlier call with the same key) is kept as it
-            is, and only published anew when it cannot be recovered.
+            file that is already there (left by an earlier call with the same key) keeps its
+            contents, and is only published anew when it is incomplete or cannot be recovered.
 
     Raises:
         NotHappyError: too few servers take shares.

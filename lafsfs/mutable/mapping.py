@@ -60,13 +60,15 @@ MIN_IN_FLIGHT = 5  # servers asked at once while the map is not good enough
 class SlotView:
     """A slot as a reader or writer sees it.
 
-    ``servers`` are in permuted order. ``secrets`` is None for those who only read.
+    ``servers`` are in permuted order. ``secrets`` is None for those who only read. ``advised`` says
+    which bad shares have been reported, and why.
     """
 
     storage_index: bytes
     servers: Sequence[StorageServer]
     broker: Broker
     verifier: SlotVerifier
+    advised: set[tuple[Place, str]]
     secrets: Callable[[StorageServer], SlotSecrets] | None = field(repr=False)
 
     def secrets_for(self, server: StorageServer) -> SlotSecrets:
@@ -140,6 +142,9 @@ class _Look:
             for server in self._order[self._asked :]:
                 if self._view.broker.is_backing_off(server):
                     self._failed[server.server_id] = f"{server.name} did not answer lately"
+        async with trio.open_nursery() as nursery:
+            for bad in self._bad.values():
+                nursery.start_soon(advise, self._view, bad)
         return self._map()
 
     def _done(self) -> int:
@@ -179,11 +184,11 @@ class _Look:
             view.broker.note_success(server, trio.current_time() - started)
             self._answered[server.server_id] = server
             for shnum, head in heads.items():
-                await self._take(server, shnum, head)
+                self._take(server, shnum, head)
         await send.send(None)
 
-    async def _take(self, server: StorageServer, shnum: int, head: bytes) -> None:
-        """Admit a share whose signature is good; note and report one that is bad."""
+    def _take(self, server: StorageServer, shnum: int, head: bytes) -> None:
+        """Admit a share whose signature is good; note one that is bad."""
         self._holders.add(server.server_id)
         try:
             header = self._view.verifier.header(head)
@@ -192,7 +197,6 @@ class _Look:
         except FormatError as error:
             bad = BadShare(server, shnum, head[:HEADER_SIZE], str(error))
             self._bad[bad.place] = bad
-            await advise(server, self._view.storage_index, bad)
             return
         whole = len(head) < self._size
         share = MappedShare(server, shnum, header, head, whole)
@@ -290,13 +294,15 @@ async def all_of(tasks: Sequence[Callable[[], Awaitable[None]]]) -> None:
         raise failure
 
 
-async def advise(server: StorageServer, storage_index: bytes, bad: BadShare) -> None:
-    """Tell a server that its share is bad, as far as it listens."""
+async def advise(view: SlotView, bad: BadShare) -> None:
+    """Tell a server once that its share is bad, as far as it listens."""
+    server, index = bad.server, view.storage_index
+    if (bad.place, bad.reason) in view.advised:
+        return
+    view.advised.add((bad.place, bad.reason))
     log.warning("share %d on %s is bad: %s", bad.shnum, server.name, bad.reason)
     try:
         with trio.move_on_after(RETRY_TIMEOUT):
-            await server.advise_corrupt_share(
-                ShareKind.MUTABLE, storage_index, bad.shnum, bad.reason
-            )
+            await server.advise_corrupt_share(ShareKind.MUTABLE, index, bad.shnum, bad.reason)
     except ServerError as error:
         log.info("%s does not want to know: %s", server.name, error)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT = 60.0  # seconds; a server that hangs must not hold up a publish for ever
-GRACE = 5.0  # seconds; for servers still busy once the publish is safe without them
+GRACE = 5.0  # seconds; for servers still busy once the outcome is clear without them
 
 
 @dataclass(slots=True)
@@ -99,8 +99,8 @@ async def publish(
     """Write every share of a version; never raises for what one server did.
 
     Servers that did not answer the map get nothing. Shares of servers that fail are moved to others
-    until all have a place or nobody is left. After a surprise nothing more is written. Once
-    ``happy`` is reached, those still out get a moment more.
+    until all have a place or nobody is left. After a surprise nothing more is written. After that,
+    and once ``happy`` is reached, those still out get a moment more.
     """
     outcome = Outcome(encoded.version.k, happy)
     n = encoded.version.n
@@ -145,7 +145,7 @@ async def _write(
     finally:
         outcome.writing.discard(scope)
     _note(server, encoded, servermap, targets, result, outcome)
-    if outcome.good_enough():
+    if outcome.surprises or outcome.good_enough():
         for scope in outcome.writing:
             scope.deadline = min(scope.deadline, trio.current_time() + GRACE)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.secrets import ClientSecrets
     from lafsfs.mutable.contents import ContentsCache
-    from lafsfs.mutable.servermap import MappedShare, ServerMap, Version
+    from lafsfs.mutable.servermap import MappedShare, Place, ServerMap, Version
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,13 @@ class SlotReader:
     ) -> None:
         self.cap = cap
         self.storage_index = cap.storage_index
-        self.verifier = SlotVerifier(cap.fingerprint)
         self.latest: Version | None = None
         self.highest_seen = 0
         self.generation = 0  # counts our publishes: before and after each
         self.alleged_private_key: bytes | None = None  # encrypted, as some share had it
         self._read_key = cap.read_key
+        self._verifier = SlotVerifier(cap.fingerprint)
+        self._advised: set[tuple[Place, str]] = set()
         self._broker = broker
         self._secrets = secrets
         self._encoding = encoding
@@ -80,7 +81,8 @@ class SlotReader:
             storage_index=index,
             servers=self._broker.servers_for(index),
             broker=self._broker,
-            verifier=self.verifier,
+            verifier=self._verifier,
+            advised=self._advised,
             secrets=secrets,
         )
 

@@ -221,7 +221,7 @@ class _Fetch:
         bad = BadShare(server, share.shnum, head, str(error))
         self.bad.append(bad)
         self._reasons.append(f"share {share.shnum} on {server.name} is corrupt: {error}")
-        await advise(server, self._view.storage_index, bad)
+        await advise(self._view, bad)
 
 
 def merged(spans: Sequence[Span]) -> list[tuple[int, int]]:

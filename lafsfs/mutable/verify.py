@@ -32,16 +32,20 @@ if TYPE_CHECKING:
     from lafsfs.formats.slot import SlotHeader
     from lafsfs.mutable.servermap import Version
 
-MAX_REMEMBERED = 64  # versions whose signature need not be checked again
+MAX_REMEMBERED = 64  # signatures that need not be checked again
 
 
 class SlotVerifier:
-    """Checks headers against a capability's fingerprint, remembering what it has checked."""
+    """Checks headers against a capability's fingerprint, remembering what it has checked.
+
+    Every share must bring a good key and a good signature of its own, or it would be of no use to
+    the next reader.
+    """
 
     def __init__(self, fingerprint: bytes) -> None:
         self._fingerprint = fingerprint
         self._key: VerifyingKey | None = None
-        self._signed: dict[Version, None] = {}
+        self._signed: dict[tuple[Version, bytes], None] = {}
 
     def header(self, head: bytes) -> SlotHeader:
         """The header of a share, given its first bytes, once a valid signature covers its prefix.
@@ -51,22 +55,22 @@ class SlotVerifier:
             HashMismatchError: the public key or the signature is not the right one.
         """
         header = parse_slot_header(head)
-        if header.prefix in self._signed:
-            return header
-        if self._key is None:
-            der = cut(head, header.sections.verification_key)
+        der = cut(head, header.sections.verification_key)
+        signature = cut(head, header.sections.signature)
+        key = self._checked_key(der)
+        if (header.prefix, signature) not in self._signed:
+            key.verify(signature, header.prefix.pack())
+            if len(self._signed) >= MAX_REMEMBERED:
+                self._signed.pop(next(iter(self._signed)))
+            self._signed[header.prefix, signature] = None
+        return header
+
+    def _checked_key(self, der: bytes) -> VerifyingKey:
+        if self._key is None or self._key.der != der:
             if not hmac.compare_digest(hashes.ssk_fingerprint(der), self._fingerprint):
                 raise HashMismatchError("the public key is not the capability's")
             self._key = VerifyingKey.from_der(der)
-        self._key.verify(cut(head, header.sections.signature), header.prefix.pack())
-        self.remember(header.prefix)
-        return header
-
-    def remember(self, version: Version) -> None:
-        """Take this version for signed from now on: it was, or we signed it ourselves."""
-        if len(self._signed) >= MAX_REMEMBERED:
-            self._signed.pop(next(iter(self._signed)))
-        self._signed[version] = None
+        return self._key
 
 
 def cut(head: bytes, span: Span) -> bytes:
