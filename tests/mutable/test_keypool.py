@@ -1,0 +1,84 @@
+"""Keys made ahead, and contents kept."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+import trio.testing
+
+from lafsfs.caps import MutableFormat
+from lafsfs.crypto.rsa import SigningKey, generate_keypair
+from lafsfs.errors import NotHappyError
+from lafsfs.mutable.contents import ContentsCache
+from lafsfs.mutable.encode import SlotKeys, encode_version
+from lafsfs.mutable.keypool import KeyPool
+
+
+class Factory:
+    """Hands out the same few keys, remembers who asked from where, and says when ``enough`` did."""
+
+    def __init__(self, keys: list[SigningKey], enough: int = 1) -> None:
+        self.keys = keys
+        self.threads: list[threading.Thread] = []
+        self.enough = enough
+        self.reached = trio.Event()
+
+    def __call__(self) -> SigningKey:
+        self.threads.append(threading.current_thread())
+        if len(self.threads) == self.enough:
+            trio.from_thread.run_sync(self.reached.set)
+        return self.keys[len(self.threads) % len(self.keys)]
+
+
+async def test_no_key_is_made_before_one_is_wanted(keys: list[SigningKey]) -> None:
+    factory = Factory(keys)
+    async with KeyPool.open(4, generate=factory):
+        await trio.testing.wait_all_tasks_blocked()
+    assert factory.threads == []
+
+
+async def test_keys_are_made_ahead_and_off_the_event_loop(keys: list[SigningKey]) -> None:
+    factory = Factory(keys, enough=5)  # the one taken, and four in stock
+    async with KeyPool.open(4, generate=factory) as pool:
+        assert await pool.take() in keys
+        await factory.reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(factory.threads) == 5
+        for _ in range(20):
+            assert await pool.take() in keys
+    assert threading.main_thread() not in factory.threads
+
+
+async def test_real_keys_differ() -> None:
+    async with KeyPool.open(2) as pool:
+        assert await pool.take() != await pool.take()
+
+
+async def test_an_error_in_the_body_comes_out_as_it_is() -> None:
+    with pytest.raises(NotHappyError):
+        async with KeyPool.open(2, generate=generate_keypair):
+            raise NotHappyError("no luck")
+
+
+def test_contents_are_kept_up_to_a_size(keys: list[SigningKey]) -> None:
+    slot = SlotKeys(keys[0])
+    versions = [
+        encode_version(b"", MutableFormat.MDMF, 1, 1, seqnum, slot).version for seqnum in (1, 2, 3)
+    ]
+    cache = ContentsCache(100)
+    cache.put(b"a", versions[0], b"x" * 60)
+    cache.put(b"a", versions[1], b"y" * 40)
+    assert cache.get(b"a", versions[0]) == b"x" * 60
+    cache.put(b"b", versions[0], b"z" * 40)  # the least recently used goes
+    assert cache.get(b"a", versions[1]) is None
+    assert cache.get(b"a", versions[0]) == b"x" * 60
+    assert cache.get(b"b", versions[0]) == b"z" * 40
+    cache.put(b"b", versions[2], b"w" * 101)  # too large to keep
+    assert cache.get(b"b", versions[2]) is None
+    cache.drop(b"a", versions[0])
+    assert cache.get(b"a", versions[0]) is None
+    cache.put(b"a", versions[0], b"part", 3)
+    assert cache.get(b"a", versions[0]) is None
+    assert cache.get(b"a", versions[0], 3) == b"part"
