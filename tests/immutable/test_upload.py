@@ -318,10 +318,13 @@ async def test_a_server_that_hangs_on_the_way_is_given_up(autojump_clock):
 
 async def test_a_cancelled_upload_leaves_nothing_reserved(autojump_clock):
     servers, broker = empty_grid(4)
+
+    async def stall(call):
+        if call.verb == "write_share":
+            await trio.sleep_forever()
+
     for server in servers:
-        server.before_call = lambda call: (
-            trio.sleep_forever() if call.verb == "write_share" else None
-        )
+        server.before_call = stall
     with trio.move_on_after(1.0) as scope:
         await put(broker, LARGE)
     assert scope.cancelled_caught
