@@ -1,0 +1,100 @@
+"""TLS to a storage server, trusted for the key it shows and for nothing else.
+
+Theory. A storage server is known by its public key: the NURL pins the SHA-256 of its
+SubjectPublicKeyInfo (``http-storage-node-protocol.rst``, "Solutions"; RFC 7469). Certificates are
+self-signed as a rule, and who signed one, for which name and until when says nothing here. That the
+server has the private key is proven by the handshake itself.
+
+Rules:
+
+- The pin is compared, in constant time, before a byte of any request is written: the swissnum and
+  all secrets come after.
+- TLS 1.2 or later.
+- The 20-byte server id, where no announcement gives one, is the SHA-1 of the certificate's DER: a
+  stock node serves HTTPS with the certificate of its tub.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ssl
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from lafsfs.crypto import x509
+from lafsfs.errors import FormatError, ServerUnavailableError
+
+if TYPE_CHECKING:
+    from lafsfs.gbs.nurl import Nurl
+
+TLSStream: TypeAlias = "trio.SSLStream[trio.SocketStream]"
+
+
+def client_context() -> ssl.SSLContext:
+    """How every connection is encrypted. Certificates are accepted here, and pinned afterwards."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def open_pinned(nurl: Nurl, context: ssl.SSLContext) -> TLSStream:
+    """Connect to a server and make sure that it is the one the NURL means. Has no deadline.
+
+    Raises:
+        ServerUnavailableError: nobody there, no TLS, or another key; the message says which, and
+            begins with the address.
+    """
+    try:
+        transport = await trio.open_tcp_stream(nurl.host, nurl.port)
+    except OSError as error:
+        reason = error.strerror or "cannot be reached"
+        raise ServerUnavailableError(f"{nurl.authority}: {_innermost(error) or reason}") from None
+    stream = trio.SSLStream(transport, context, https_compatible=True)
+    try:
+        await _handshake(stream, nurl)
+        if not hmac.compare_digest(_pin_of(stream, nurl), nurl.pin):
+            raise ServerUnavailableError(f"{nurl.authority}: shows another key than its NURL pins")
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _handshake(stream: TLSStream, nurl: Nurl) -> None:
+    try:
+        await stream.do_handshake()
+    except (trio.BrokenResourceError, ssl.SSLError) as error:
+        cause = error if isinstance(error, ssl.SSLError) else error.__cause__
+        reason = getattr(cause, "reason", None) or "the connection was lost"
+        text = str(reason).replace("_", " ").lower()
+        raise ServerUnavailableError(f"{nurl.authority}: no TLS handshake: {text}") from None
+
+
+def _innermost(error: OSError) -> str:
+    """What the system says of the last of several addresses that were tried."""
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[-1]
+    return (cause.strerror or "") if isinstance(cause, OSError) else ""
+
+
+def _certificate(stream: TLSStream) -> bytes:
+    """The peer's certificate as PEM, or nothing."""
+    der: bytes | None = stream.getpeercert(binary_form=True)
+    return ssl.DER_cert_to_PEM_cert(der).encode("ascii") if der else b""
+
+
+def _pin_of(stream: TLSStream, nurl: Nurl) -> bytes:
+    try:
+        return x509.spki_hash(_certificate(stream))
+    except FormatError as error:
+        raise ServerUnavailableError(f"{nurl.authority}: {error}") from None
+
+
+def server_id_of(stream: TLSStream) -> bytes:
+    """The 20-byte id of the server at the other end, from the certificate it showed."""
+    return x509.server_id_of(_certificate(stream))
