@@ -24,13 +24,12 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lafsfs.errors import CallerError
+from lafsfs.errors import CallerError, LafsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
-    from lafsfs.errors import LafsError
 
 ROOT_INODE = 1
 NAME_MAX = 255  # bytes of a local name
@@ -68,6 +67,10 @@ class AttributeSpaceError(CallerError):
     """All extended attributes of one file together take more room than there is for them."""
 
     errno = _errno.ENOSPC
+
+
+class UnexpectedError(LafsError):
+    """A bug of ours, contained: the request fails and the mount goes on."""
 
 
 class AccessError(CallerError):

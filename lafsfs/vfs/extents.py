@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,11 @@ Piece: TypeAlias = Extent | BasePiece | Hole
 class ExtentMap:
     """The extents of one staged file. All offsets and sizes are bytes of the file."""
 
-    __slots__ = ("_extents", "_starts", "base_limit", "size")
+    __slots__ = ("_extents", "_starts", "base_limit", "base_size", "size")
 
     def __init__(self, base_size: int) -> None:
         self.size = base_size
+        self.base_size = base_size
         self.base_limit = base_size
         self._starts: list[int] = []
         self._extents: list[Extent] = []
@@ -78,7 +79,7 @@ class ExtentMap:
 
     def copy(self) -> Self:
         """The same map, to go on reading while the original is written to."""
-        other = type(self)(0)
+        other = type(self)(self.base_size)
         other.size, other.base_limit = self.size, self.base_limit
         other._starts, other._extents = self._starts.copy(), self._extents.copy()
         return other
@@ -149,6 +150,21 @@ class ExtentMap:
         self._extents[first:last] = kept
         self._starts[first:last] = [extent.start for extent in kept]
         return first + sum(extent.start < start for extent in kept)
+
+
+def merged(old: bytes, extents: ExtentMap, written: Sequence[tuple[int, bytes]]) -> bytes:
+    """Lay what was written over contents that another writer may have changed meanwhile.
+
+    ``written``: (offset, bytes) of every extent. What lies behind the base that we knew is kept,
+    unless the file was cut.
+    """
+    was_cut = extents.base_limit < extents.base_size
+    kept = old[: extents.base_limit] if was_cut else old
+    size = extents.size if was_cut else max(extents.size, len(old))
+    result = bytearray(kept[:size].ljust(size, b"\0"))
+    for offset, data in written:
+        result[offset : offset + len(data)] = data
+    return bytes(result)
 
 
 def _continues(before: Extent, extent: Extent) -> bool:

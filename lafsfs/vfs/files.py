@@ -1,0 +1,315 @@
+"""Open files: reading, writing, and bringing contents to the grid.
+
+A file that is written to has *staged* contents from its first change until they are on the grid. It
+goes there in two steps, both by :meth:`Files.bring`: the contents are uploaded (or, for a mutable
+file, laid over what it holds now), then the directories that name it are published.
+
+Concurrency, with the code between two awaits as the critical section:
+
+- ``inode.storing`` is held from the snapshot to the moment the new capability is noted, so one
+  upload of a file is under way at a time. Writing goes on meanwhile.
+- Whether a file changed since its snapshot is seen by ``staged.changes``: only if it did not are
+  the staged contents dropped, in the same step in which the new capability is noted.
+- Readers take ``inode.staged`` and begin to read without an await; discarding waits for them.
+
+Failures: what could not be brought to the grid stays staged. ``flush`` and ``fsync`` report it
+each time, and once nobody writes any more it is tried again with back-off while the mount lives. A
+file that no directory names any more is not brought anywhere; its contents last until closed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from lafsfs.caps import UnknownCap
+from lafsfs.errors import (
+    FileTooBigError,
+    FormatError,
+    GridError,
+    IsADirectoryNodeError,
+    LafsError,
+    NotSupportedError,
+    ReadOnlyCapabilityError,
+    ServerError,
+)
+from lafsfs.nodes.dirnode import DirectoryNode
+from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
+from lafsfs.vfs.api import BadHandleError, InvalidRequestError, Opened
+from lafsfs.vfs.attributes import Kind
+from lafsfs.vfs.extents import merged
+from lafsfs.vfs.inodes import DirectoryInode, FileInode
+
+if TYPE_CHECKING:
+    import itertools
+
+    from lafsfs.caps import Cap
+    from lafsfs.nodes.filenode import FileNode
+    from lafsfs.vfs.inodes import Inode
+    from lafsfs.vfs.staging import Snapshot, StagedContents
+    from lafsfs.vfs.tree import Tree
+
+log = logging.getLogger(__name__)
+
+MAX_FILE_SIZE: Final = (1 << 63) - 1  # bytes: what a system call can address
+MAX_MUTABLE_SIZE: Final = 256 << 20  # bytes; a mutable file is held in memory whole to be written
+
+
+@dataclass(eq=False, slots=True)
+class FileHandle:
+    """One open file."""
+
+    inode: FileInode
+    readable: bool
+    writable: bool
+    appends: bool
+
+
+class Files:
+    """The open files of one mount."""
+
+    def __init__(self, tree: Tree, numbers: itertools.count[int]) -> None:
+        self._tree = tree
+        self._numbers = numbers
+        self._handles: dict[int, FileHandle] = {}
+
+    # opening and closing
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        """Open an existing file (open(2))."""
+        inode = self._regular(ino)
+        handle = handle_of(inode, flags)
+        with inode.pinned():
+            await self._tree.refresh(inode)
+            if isinstance(inode.cap, UnknownCap):
+                raise NotSupportedError("this version cannot read this kind of child")
+            if handle.writable or flags & os.O_TRUNC:
+                self._require_writable(inode)
+            if inode.is_mutable and not inode.is_dirty:
+                await self.learn_size(inode, max_age=0)
+            if flags & os.O_TRUNC:
+                await self.truncate(inode, 0)
+            return self.enter(handle)
+
+    def enter(self, handle: FileHandle) -> Opened:
+        """Give a handle its number."""
+        inode = handle.inode
+        inode.opens += 1
+        inode.writers += handle.writable
+        keep = inode.opened_epoch == inode.epoch and not inode.is_mutable
+        inode.opened_epoch = inode.epoch
+        number = next(self._numbers)
+        self._handles[number] = handle
+        return Opened(number, keep_cache=keep)
+
+    async def release(self, number: int) -> None:
+        """Forget a handle; what it left unsaved is seen to in the background."""
+        handle = self._handles.pop(number, None)
+        if handle is None:
+            raise BadHandleError("this handle is closed")
+        inode = handle.inode
+        inode.opens -= 1
+        inode.writers -= handle.writable
+        if not inode.opens:
+            inode.node = None
+        if inode.is_dirty and inode.edges and not inode.writers:
+            self._retry_later(inode)
+        self._tree.table.drop_if_idle(inode)
+
+    # reading and writing
+
+    async def read(self, number: int, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end."""
+        handle = self._handle(number)
+        if not handle.readable:
+            raise BadHandleError("this handle is not open for reading")
+        return await self.contents(handle.inode, offset, size)
+
+    async def contents(self, inode: FileInode, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes of a file as it is now, staged or on the grid."""
+        if inode.staged is not None:
+            return await inode.staged.read(offset, size)
+        return await self._node(inode).read(offset, size)
+
+    async def write(self, number: int, offset: int, data: bytes) -> int:
+        """Stage ``data``; all of it."""
+        handle = self._handle(number)
+        if not handle.writable:
+            raise BadHandleError("this handle is not open for writing")
+        inode = handle.inode
+        staged = self._stage(inode)
+        if handle.appends:
+            offset = staged.size
+        self._check_size(inode, offset + len(data))
+        self._modified(inode)
+        await staged.write(offset, data)
+        return len(data)
+
+    async def truncate(self, inode: FileInode, size: int) -> None:
+        """Cut or grow a file; it is staged afterwards unless it had that size."""
+        self._check_size(inode, size)
+        if inode.is_mutable and not inode.is_dirty:
+            await self.learn_size(inode, max_age=0)
+        self._modified(inode)
+        if inode.is_dirty or size != inode.size:
+            self._stage(inode).truncate(size)
+
+    async def flush(self, number: int) -> None:
+        """What close(2) waits for."""
+        handle = self._handle(number)
+        if handle.writable:
+            await self.bring(handle.inode)
+
+    async def fsync(self, number: int) -> None:
+        """Contents and attributes on the grid, whoever wrote them."""
+        await self.bring(self._handle(number).inode)
+
+    async def learn_size(self, inode: FileInode, max_age: float) -> None:
+        """Ask for the size of a mutable file, if it was not asked for ``max_age`` seconds ago."""
+        now = trio.current_time()
+        if not inode.is_mutable or (max_age and now - inode.asked_at <= max_age):
+            return
+        size = await self._node(inode).size()
+        if inode.known_size is not None and size != inode.known_size:
+            inode.epoch += 1
+        inode.known_size, inode.asked_at = size, now
+
+    async def try_learn_size(self, inode: FileInode) -> None:
+        """As :meth:`learn_size`, for those who can do without."""
+        try:
+            await self.learn_size(inode, self._tree.settings.max_age)
+        except (GridError, ServerError, FormatError) as error:
+            log.info("the size of a mutable file is not known: %s", error)
+
+    # to the grid
+
+    async def bring(self, inode: FileInode) -> None:
+        """Have the contents and every name of a file on the grid.
+
+        Raises:
+            LafsError: they are not; everything is kept and tried again.
+        """
+        try:
+            await self._store(inode)
+            await self._tree.settle(inode)
+        except LafsError:
+            self._retry_later(inode)
+            raise
+
+    async def _store(self, inode: FileInode) -> None:
+        async with inode.storing:
+            staged = inode.staged
+            if staged is None or not inode.edges:
+                return
+            changes = staged.changes
+            with staged.snapshot() as snapshot:
+                cap = await self._put(inode, snapshot)
+            self._stored(inode, staged, changes, cap)
+
+    async def _put(self, inode: FileInode, snapshot: Snapshot) -> Cap:
+        """Contents to the grid; the capability that leads to them."""
+        node = None if inode.cap is None else self._node(inode)
+        if not isinstance(node, MutableFileNode):
+            return await self._tree.maker.upload(snapshot)
+        written = await snapshot.written()
+        modifier = functools.partial(merged, extents=snapshot.extents, written=written)
+        inode.known_size = len(await node.modify(modifier))
+        inode.asked_at = trio.current_time()
+        return node.cap
+
+    def _stored(self, inode: FileInode, staged: StagedContents, changes: int, cap: Cap) -> None:
+        inode.replace_cap(cap)
+        inode.node = None
+        if staged.changes == changes:
+            inode.staged = None
+            staged.discard()
+        self._tree.touch(inode, inode.posix)
+
+    def _retry_later(self, inode: FileInode) -> None:
+        if inode.is_dirty and not inode.is_retrying:
+            inode.is_retrying = True
+            self._tree.nursery.start_soon(self._retry, inode)
+
+    async def _retry(self, inode: FileInode) -> None:
+        settings = self._tree.settings
+        wait = settings.retry_first
+        try:
+            while inode.is_dirty and inode.edges:
+                await trio.sleep(wait)
+                wait = min(2 * wait, settings.retry_most)
+                if not inode.writers:
+                    await self._retry_once(inode)
+        finally:
+            inode.is_retrying = False
+        self._tree.table.drop_if_idle(inode)
+
+    async def _retry_once(self, inode: FileInode) -> None:
+        try:
+            await self._store(inode)
+        except LafsError as error:
+            log.warning("a file is still not on the grid: %s", error)
+        except Exception:
+            log.exception("bringing a file to the grid")
+
+    # odds and ends
+
+    def _handle(self, number: int) -> FileHandle:
+        try:
+            return self._handles[number]
+        except KeyError:
+            raise BadHandleError("this handle is closed") from None
+
+    def _regular(self, ino: int) -> FileInode:
+        inode = self._tree.table[ino]
+        if isinstance(inode, DirectoryInode):
+            raise IsADirectoryNodeError("this is a directory")
+        if not isinstance(inode, FileInode) or inode.posix.kind is not Kind.FILE:
+            raise InvalidRequestError("this is not a regular file")
+        return inode
+
+    def _require_writable(self, inode: FileInode) -> None:
+        self._tree.require_writable(inode)
+        if inode.is_mutable and inode.cap is not None and not inode.cap.can_write:
+            raise ReadOnlyCapabilityError("the capability of this file reads only")
+
+    def _node(self, inode: FileInode) -> FileNode:
+        """The node of what is on the grid; kept while the file is open, for its caches."""
+        if inode.node is None:
+            assert inode.cap is not None
+            node = self._tree.maker.node(inode.cap)
+            if isinstance(node, DirectoryNode | UnknownNode):
+                raise NotSupportedError("this version cannot read this kind of child")
+            inode.node = node
+        return inode.node
+
+    def _stage(self, inode: FileInode) -> StagedContents:
+        if inode.staged is None:
+            base = None if inode.cap is None else self._node(inode)
+            inode.staged = self._tree.area.stage(base, inode.size)
+        return inode.staged
+
+    def _modified(self, inode: FileInode) -> None:
+        now = self._tree.now()
+        inode.posix = replace(inode.posix, mtime=now, ctime=now)
+
+    @staticmethod
+    def _check_size(inode: Inode, size: int) -> None:
+        mutable = isinstance(inode, FileInode) and inode.is_mutable
+        if size > (MAX_MUTABLE_SIZE if mutable else MAX_FILE_SIZE):
+            raise FileTooBigError("the file would be too big")
+
+
+def handle_of(inode: FileInode, flags: int) -> FileHandle:
+    """A handle with the rights that open(2)'s ``flags`` ask for."""
+    access = flags & os.O_ACCMODE
+    return FileHandle(
+        inode,
+        readable=access != os.O_WRONLY,
+        writable=access != os.O_RDONLY,
+        appends=bool(flags & os.O_APPEND),
+    )
