@@ -11,7 +11,7 @@ Rules for callers:
 - ``lookup``, ``create``, ``mkdir``, ``mknod``, ``symlink`` and ``link`` count one lookup of the
   inode they return; ``remember`` counts one for an entry of ``readdir`` that was handed on.
   ``forget`` takes them back. Entries of ``readdir`` that were not handed on count nothing.
-- A file system is had with ``async with open_filesystem(root, maker, settings) as fs``
+- A file system is had with ``async with open_filesystem(root, maker, broker, settings) as fs``
   (``lafsfs.vfs.filesystem``); ``drain`` before leaving, or what is pending is lost.
 - All times are nanoseconds since the epoch, all sizes bytes.
 """

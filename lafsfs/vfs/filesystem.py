@@ -37,6 +37,7 @@ from lafsfs.vfs.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
+    from lafsfs.grid.broker import Broker
     from lafsfs.nodes.dirnode import DirectoryNode
     from lafsfs.nodes.maker import NodeMaker
     from lafsfs.vfs.api import (
@@ -57,9 +58,9 @@ DRAIN_ATTEMPTS: Final = 3  # for each file and directory, with back-off in betwe
 
 @asynccontextmanager
 async def open_filesystem(
-    root: DirectoryNode, maker: NodeMaker, settings: VfsSettings
+    root: DirectoryNode, maker: NodeMaker, broker: Broker, settings: VfsSettings
 ) -> AsyncIterator[FileSystem]:
-    """The file system whose root is ``root``, which is read first.
+    """The file system whose root is ``root``, which is read first. ``broker`` tells of space.
 
     Raises:
         LafsError: the root cannot be read, or the local directories cannot be used.
@@ -78,20 +79,20 @@ async def open_filesystem(
         inode = DirectoryInode(ROOT_INODE, posix, directory)
         directory.inodes[ROOT_INODE] = inode
         tree.table.add(inode)
-        yield FileSystem(tree, root_file)
+        yield FileSystem(tree, root_file, broker)
         nursery.cancel_scope.cancel()
 
 
 class FileSystem:
     """See :class:`~lafsfs.vfs.api.FileSystemAPI`. Made by :func:`open_filesystem`."""
 
-    def __init__(self, tree: Tree, root_file: RootFile) -> None:
+    def __init__(self, tree: Tree, root_file: RootFile, broker: Broker) -> None:
         handles = itertools.count(1)
         self._tree = tree
         self._files = Files(tree, handles)
         self._names = Namespace(tree, self._files)
         self._renaming = Renaming(tree, self._files, self._names)
-        self._metadata = Metadata(tree, self._files, root_file)
+        self._metadata = Metadata(tree, self._files, root_file, broker)
         self._directories = Readdir(tree, handles)
 
     # names

@@ -34,6 +34,7 @@ from lafsfs.vfs.attributes import MAX_XATTR_NAME, MAX_XATTR_SPACE, Kind, Posix, 
 from lafsfs.vfs.inodes import DirectoryInode, FileInode, LoopInode
 
 if TYPE_CHECKING:
+    from lafsfs.grid.broker import Broker
     from lafsfs.vfs.api import Attributes, Caller, SetAttributes
     from lafsfs.vfs.files import Files
     from lafsfs.vfs.inodes import Inode
@@ -48,7 +49,8 @@ _FILES: Final = 1 << 32  # how many files there can be, for programs that want t
 class Metadata:
     """The verbs on attributes."""
 
-    def __init__(self, tree: Tree, files: Files, root_file: RootFile) -> None:
+    def __init__(self, tree: Tree, files: Files, root_file: RootFile, broker: Broker) -> None:
+        self._broker = broker
         self._tree = tree
         self._files = files
         self._root_file = root_file
@@ -179,9 +181,8 @@ class Metadata:
         """Space on the grid for contents, after the encoding has taken its share."""
         now = trio.current_time()
         if self._space is None or now - self._space[0] > SPACE_AGE:
-            grid = self._tree.maker.grid
-            space = await grid.broker.space()
-            encoding = grid.encoding
+            space = await self._broker.space()
+            encoding = self._tree.maker.grid.encoding
             blocks = space.total * encoding.k // encoding.n // BLOCK_SIZE
             free = space.available * encoding.k // encoding.n // BLOCK_SIZE
             self._space = (now, StatFS(BLOCK_SIZE, blocks, min(free, blocks), _FILES))
