@@ -261,7 +261,7 @@ async def run_mount(
             directory_format=directory_format.value.lower(),
             changed=invalidations,
         )
-        async with open_filesystem(directory, maker, vfs_settings) as fs:
+        async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:
             operations = LafsOperations(fs, Deadlines())
             async with open_session(
                 operations, mountpoint, options.for_fuse(), invalidations
