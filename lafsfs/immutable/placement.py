@@ -114,9 +114,15 @@ async def find_places(job: Job) -> Places:
 def _candidates(job: Job) -> tuple[StorageServer, ...]:
     """The first 2n servers in permuted order, without those backing off if enough others are."""
     broker = job.broker
-    servers = broker.servers_for(job.storage_index)
+    servers = tuple(
+        server
+        for server in broker.servers_for(job.storage_index)
+        if broker.accepts_new_shares(server)
+    )
     if not servers:
-        raise NotHappyError("there is no storage server to put shares on")
+        known = len(broker.servers)
+        why = f"none of {known} has a Grid Manager's certificate" if known else "none is known"
+        raise NotHappyError(f"there is no storage server to put shares on: {why}")
     ready = tuple(server for server in servers if not broker.is_backing_off(server))
     chosen = ready if len(ready) >= job.encoding.happy else servers
     return chosen[: 2 * job.encoding.n]

@@ -51,8 +51,13 @@ class VerifiedFile:
         return self.geometry or self.guess
 
     def hinted_geometry(self, block_size: int) -> CHKGeometry:
-        """The geometry if blocks had that size. Raises FormatError when they cannot."""
+        """The geometry if blocks had that size: segments were smaller once, and never larger.
+
+        Raises FormatError when no client can have chosen it.
+        """
         cap = self.cap
+        if block_size > self.guess.block_size:  # a lie must not make anybody fetch a lot
+            raise FormatError(f"blocks of {block_size} bytes are unusual")
         return CHKGeometry(cap.size, cap.k, cap.n, block_size * cap.k)
 
     def admit_ueb(self, data: bytes) -> None:

@@ -53,7 +53,7 @@ def holders_in_order(servers, broker, cap):
     more=st.integers(0, 3),
     ranges=st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 6000)), max_size=4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_range_of_any_encoding_is_the_slice(size, segment_size, k, more, ranges):
     data = golden_data.generated("ranges", size)
 

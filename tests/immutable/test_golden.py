@@ -6,9 +6,11 @@ from itertools import combinations
 import pytest
 
 from lafsfs.caps import LiteralCap, parse
+from lafsfs.grid.api import ShareKind
 from lafsfs.grid.broker import Broker
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, upload
 from tests import golden_data
+from tests.fakes import golden_grid
 from tests.immutable.grids import (
     CHK_NAMES,
     GOLDEN_ENCODING,
@@ -73,3 +75,39 @@ async def test_any_k_shares_are_enough():
                 await CHKFile(parse(golden.cap), Broker(servers), cache).read(0, 1000) == contents
             )
     assert len(chosen) == 120
+
+
+async def test_it_is_the_same_on_directories(tmp_path):
+    """The same over real storage directories, as a stock node left them."""
+    grid = golden_grid(tmp_path)
+    async with SegmentCache.open() as cache:
+        for name in CHK_NAMES:
+            golden = golden_data.OBJECTS[name]
+            data = await CHKFile(parse(golden.cap), grid, cache).read(0, golden.size)
+            assert data == golden_data.contents(name)
+
+
+async def test_lost_shares_are_put_back_into_directories_as_they_were(tmp_path):
+    golden = golden_data.OBJECTS["imm-131073"]
+    grid = golden_grid(tmp_path)
+    before = share_data(golden.storage_index)
+    text = golden_data.to_base32(golden.storage_index)
+    lost = list(tmp_path.glob(f"*/shares/{text[:2]}/{text}/[0-4]"))
+    assert len(lost) == 5
+    for path in lost:
+        path.unlink()
+    cap = await upload(
+        BytesSource(golden_data.contents("imm-131073")),
+        broker=grid,
+        secrets=SECRETS,
+        encoding=GOLDEN_ENCODING,
+        convergence=SECRETS.convergence_secret,
+    )
+    assert cap.danger_text() == golden.cap
+    after = {}
+    for server in grid.servers:
+        for shnum in await server.list_shares(ShareKind.IMMUTABLE, golden.storage_index):
+            after[shnum] = await server.read_share(
+                ShareKind.IMMUTABLE, golden.storage_index, shnum, 0, 1 << 20
+            )
+    assert after == {shnum: data for (_, shnum), data in before.items()}
