@@ -4,6 +4,10 @@ Rules:
 
 - The order is the permuted one that every Tahoe client computes, and never depends on a server's
   behaviour: that is how shares are found again. Who reads may *prefer* by :meth:`Broker.health`.
+  Servers that the user prefers come first, in permuted order among themselves.
+- All servers are read from. Who may be given new shares is for a policy to say (Grid Managers).
+- The servers may change at any time. Whoever works with one that is gone goes on, or fails as with
+  any server that cannot be reached; what is remembered of those that stay is kept.
 - Whoever talks to a server reports how it went; the broker itself asks only for space.
 - Two servers on one volume share its space: it is counted once.
 """
@@ -19,7 +23,7 @@ from lafsfs.crypto.hashes import permuted_position
 from lafsfs.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from lafsfs.grid.api import ServerVersion, StorageServer
 
@@ -45,6 +49,11 @@ class Space:
     available: int
 
 
+def _everyone(server: StorageServer) -> bool:
+    """The policy of who configured none."""
+    return True
+
+
 class Broker:
     """Knows the servers, and who comes first."""
 
@@ -53,6 +62,8 @@ class Broker:
     ) -> None:
         """``clock`` gives seconds that never run backwards; it is read only within verbs."""
         self._servers = tuple(servers)
+        self._preferred: Collection[StorageServer] = frozenset()
+        self._accepts: Callable[[StorageServer], bool] = _everyone
         self._clock = clock
         self._health: dict[StorageServer, Health] = {}
 
@@ -61,14 +72,36 @@ class Broker:
         """All servers, in the order they were given."""
         return self._servers
 
+    def set_servers(
+        self,
+        servers: Sequence[StorageServer],
+        *,
+        preferred: Collection[StorageServer] = frozenset(),
+        accepts: Callable[[StorageServer], bool] = _everyone,
+    ) -> None:
+        """Go on with these servers. Those that were there before are to be the same objects.
+
+        Args:
+            preferred: come first in every order.
+            accepts: whether a server may be given new shares; asked each time.
+        """
+        self._servers = tuple(servers)
+        self._preferred = preferred
+        self._accepts = accepts
+        self._health = {s: self._health[s] for s in self._servers if s in self._health}
+
     def servers_for(self, storage_index: bytes) -> tuple[StorageServer, ...]:
         """All servers in the order in which this storage index prefers them."""
-        return tuple(
-            sorted(
-                self._servers,
-                key=lambda server: permuted_position(storage_index, server.permutation_seed),
-            )
-        )
+
+        def place(server: StorageServer) -> tuple[bool, bytes]:
+            position = permuted_position(storage_index, server.permutation_seed)
+            return server not in self._preferred, position
+
+        return tuple(sorted(self._servers, key=place))
+
+    def accepts_new_shares(self, server: StorageServer) -> bool:
+        """Whether a server may be given shares that it does not hold yet."""
+        return self._accepts(server)
 
     def health(self, server: StorageServer) -> Health:
         """What has been noted about a server so far."""

@@ -104,7 +104,8 @@ async def publish(
     """
     outcome = Outcome(encoded.version.k, happy)
     n = encoded.version.n
-    targets = plan_targets(servermap, view.servers, n, servermap.failed)
+    takers = [server for server in view.servers if view.broker.accepts_new_shares(server)]
+    targets = plan_targets(servermap, takers, n, servermap.failed)
     while targets:
         failures = len(outcome.failed)
         async with trio.open_nursery() as nursery:
@@ -113,7 +114,7 @@ async def publish(
         if outcome.surprises or len(outcome.failed) == failures:
             break
         placed = [(target.server, target.shnum) for target in outcome.placed.values()]
-        targets = new_targets(placed, view.servers, n, {*outcome.failed, *servermap.failed})
+        targets = new_targets(placed, takers, n, {*outcome.failed, *servermap.failed})
     return outcome
 
 

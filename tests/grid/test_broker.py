@@ -7,10 +7,15 @@ import dataclasses
 import pytest
 import trio
 
+from lafsfs.caps import MutableFormat
 from lafsfs.crypto import hashes
+from lafsfs.errors import NotHappyError
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.broker import Broker, Space
+from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.secrets import ClientSecrets
+from lafsfs.immutable import BytesSource, upload
+from lafsfs.mutable.file import create
 from tests import golden_data
 from tests.fakes import FakeServer, fake_grid, fake_servers, golden_grid
 from tests.golden_data import OBJECTS
@@ -135,3 +140,67 @@ def test_secrets_are_not_shown():
     shown = repr((secrets, secrets.lease(SI, server), secrets.slot(b"k" * 16, SI, server)))
     assert "secret of" not in shown
     assert "b'" not in shown
+
+
+# --- changing servers, and who may be given shares ------------------------------------------------
+
+
+async def test_servers_change_and_what_is_known_of_those_that_stay_is_kept(autojump_clock):
+    one, two, three = fake_servers(3)
+    grid = Broker([one, two])
+    grid.note_failure(one)
+    grid.note_failure(two)
+    grid.set_servers([two, three])
+    assert grid.servers == (two, three)
+    assert set(grid.servers_for(SI)) == {two, three}
+    assert grid.is_backing_off(two)
+    grid.set_servers([one])
+    assert not grid.is_backing_off(one)
+
+
+async def test_preferred_servers_come_first_in_permuted_order():
+    servers = fake_servers(6)
+    order = Broker(servers).servers_for(SI)
+    grid = Broker(servers)
+    grid.set_servers(servers, preferred={order[4], order[2]})
+    assert grid.servers_for(SI) == (order[2], order[4], order[0], order[1], order[3], order[5])
+
+
+async def test_the_policy_is_asked_each_time():
+    servers = fake_servers(2)
+    grid = Broker(servers)
+    assert all(map(grid.accepts_new_shares, servers))
+    permitted = {servers[0]}
+    grid.set_servers(servers, accepts=lambda server: server in permitted)
+    assert [grid.accepts_new_shares(s) for s in servers] == [True, False]
+    permitted.add(servers[1])
+    assert grid.accepts_new_shares(servers[1])
+
+
+async def test_new_shares_go_only_where_they_may(autojump_clock):
+    servers = fake_servers(5)
+    grid = Broker(servers)
+    secrets = ClientSecrets(b"l" * 32, b"c" * 32)
+    file = await create(
+        MutableFormat.SDMF, b"one", broker=grid, secrets=secrets, encoding=Encoding(1, 1, 5)
+    )
+    barred = servers[:2]
+    grid.set_servers(servers, accepts=lambda server: server not in barred)
+    source = BytesSource(b"x" * 1000)
+    cap = await upload(
+        source, broker=grid, secrets=secrets, encoding=Encoding(1, 3, 5), convergence=None
+    )
+    assert not any(server.held(cap.storage_index) for server in barred)
+    await file.overwrite(b"two")
+    for server in servers:  # what is there already is kept up to date everywhere
+        assert len(server.held(file.storage_index)) == 1
+    new = await create(
+        MutableFormat.SDMF, b"new", broker=grid, secrets=secrets, encoding=Encoding(1, 1, 5)
+    )
+    assert not any(server.held(new.storage_index) for server in barred)
+    assert sum(len(server.held(new.storage_index)) for server in servers) == 5
+    grid.set_servers(servers, accepts=lambda server: False)
+    with pytest.raises(NotHappyError, match="none of 5"):
+        await upload(
+            source, broker=grid, secrets=secrets, encoding=Encoding(1, 1, 5), convergence=None
+        )
