@@ -32,6 +32,8 @@ from lafsfs.mutable.servermap import Mode
 from lafsfs.mutable.verify import SlotVerifier, cut
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lafsfs.caps import MutableReadCap
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.secrets import ClientSecrets
@@ -42,7 +44,7 @@ log = logging.getLogger(__name__)
 
 RUN_SIZE = 8 << 20  # bytes fetched together of a large file; pays for reading its hash tree anew
 READ_MAX_AGE = 1.0  # seconds for which consecutive reads of a part trust one look at the grid
-REVALIDATION_TIMEOUT = 2.0  # seconds; then the slot is mapped, which knows how to be patient
+REVALIDATION_TIMEOUT = 2.0  # seconds; mapping the slot is where there is more patience
 
 
 class SlotReader:
@@ -127,8 +129,8 @@ class SlotReader:
         self._seen_at = float("-inf")
 
     def recent_map(self, max_age: float) -> ServerMap | None:
-        """The last map, if it is no older than that many seconds."""
-        return self._map if trio.current_time() - self._seen_at <= max_age else None
+        """The last map, if it is younger than that many seconds."""
+        return self._map if trio.current_time() - self._seen_at < max_age else None
 
     def missing(self, happy: int) -> dict[bytes, str]:
         """Servers that did not answer lately and can be done without, and that they did not."""
@@ -173,32 +175,41 @@ class SlotReader:
         generation, servermap, latest = self.generation, self._map, self.latest
         if servermap is None or latest is None or latest.seqnum < self.highest_seen:
             return False
-        wanted = latest.pack()
+        shares = [
+            share
+            for share in _one_per_server(servermap, latest)
+            if not self._broker.is_backing_off(share.server)
+        ]
+        if not await self._all_the_same(shares, latest) or generation != self.generation:
+            return False
+        self._seen_at = trio.current_time()
+        return True
+
+    async def _all_the_same(self, shares: Sequence[MappedShare], version: Version) -> bool:
+        """Whether at least k of these shares are still of the version, and none of another."""
+        wanted = version.pack()
         same: set[int] = set()
         different = False
 
         async def check(share: MappedShare) -> None:
             nonlocal different
-            try:
+            head = None
+            with suppress(ServerError), trio.move_on_after(REVALIDATION_TIMEOUT):
                 head = await share.server.read_share(
                     ShareKind.MUTABLE, self.storage_index, share.shnum, 0, len(wanted)
                 )
-            except ServerError:
-                return
-            if head == wanted:
+            if head is None:
+                self._broker.note_failure(share.server)
+            elif head == wanted:
                 same.add(share.shnum)
             else:
                 different = True
                 nursery.cancel_scope.cancel()
 
-        with trio.move_on_after(REVALIDATION_TIMEOUT):
-            async with trio.open_nursery() as nursery:
-                for share in _one_per_server(servermap, latest):
-                    nursery.start_soon(check, share)
-        if different or len(same) < latest.k or generation != self.generation:
-            return False
-        self._seen_at = trio.current_time()
-        return True
+        async with trio.open_nursery() as nursery:
+            for share in shares:
+                nursery.start_soon(check, share)
+        return not different and len(same) >= version.k
 
     # --- contents ---------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ hash as a whole; only then do its blocks count. k good ones decode.
 
 Rules:
 
-- The shares that need no further reading come first, then the low share numbers, which decode for
-  free. A bad or unreachable share is replaced by the next; one that is overdue gets company.
+- The shares that need no further reading come first, then those of servers that answered lately,
+  and of these the low share numbers, which decode for free. A bad or unreachable share is replaced
+  by the next; one that is overdue gets company.
 - Whole files are checked from their blocks alone; a part of a file needs the stored hash tree.
 - A share that fails because its server holds another version by now is not corrupt, only gone.
 """
@@ -114,9 +115,9 @@ class _Fetch:
         self._all_found = servermap.describe()
         self.bad: list[BadShare] = []
 
-    def _cost(self, share: MappedShare) -> tuple[bool, int]:
-        missing = [span for span in self._spans(share) if span.end > len(share.head)]
-        return bool(missing), share.shnum
+    def _cost(self, share: MappedShare) -> tuple[bool, bool, int]:
+        missing = any(span.end > len(share.head) for span in self._spans(share))
+        return missing, missing and self._view.broker.is_backing_off(share.server), share.shnum
 
     def _spans(self, share: MappedShare) -> list[Span]:
         """What must be read of a share: chain, blocks and, for a part of the file, the tree."""
@@ -141,6 +142,8 @@ class _Fetch:
                 if overdue.cancelled_caught:
                     spares += 1
             nursery.cancel_scope.cancel()
+        for bad in self.bad:
+            await advise(self._view, bad)
         if len(self._good) < self._version.k:
             raise RetrieveFailedError(
                 f"{len(self._good)} good shares of the {self._version.k} needed: "
@@ -221,7 +224,6 @@ class _Fetch:
         bad = BadShare(server, share.shnum, head, str(error))
         self.bad.append(bad)
         self._reasons.append(f"share {share.shnum} on {server.name} is corrupt: {error}")
-        await advise(self._view, bad)
 
 
 def merged(spans: Sequence[Span]) -> list[tuple[int, int]]:

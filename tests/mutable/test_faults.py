@@ -20,7 +20,7 @@ from lafsfs.errors import (
 from lafsfs.formats.slot import parse_slot_header
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.encoding import Encoding
-from lafsfs.mutable import mapping, publish
+from lafsfs.mutable import mapping, publish, reader
 from lafsfs.mutable.servermap import Mode
 from tests.fakes import FakeServer, fake_servers
 from tests.mutable.conftest import Client
@@ -122,9 +122,9 @@ async def test_a_hung_server_holds_nobody_up_for_long(
     made = await five.create(format_, b"old")
     for server in five.server_order(made)[:2]:
         server.hang()
-    reader, writer = five.open(made), five.rival().open(made)
+    other, writer = five.open(made), five.rival().open(made)
     started = trio.current_time()
-    assert await reader.download_best() == b"old"
+    assert await other.download_best() == b"old"
     assert trio.current_time() - started == mapping.GRACE
     started = trio.current_time()
     await writer.modify(lambda old: b"new")
@@ -133,6 +133,20 @@ async def test_a_hung_server_holds_nobody_up_for_long(
     await made.modify(lambda old: b"newer")  # remembers all five: collides, and looks again
     assert trio.current_time() - started < publish.GRACE + mapping.QUERY_TIMEOUT
     assert await five.open(made).download_best() == b"newer"
+
+
+async def test_a_server_that_hangs_is_asked_once_in_a_while(
+    five: Client, format_: MutableFormat, autojump_clock: trio.testing.MockClock
+) -> None:
+    made = await five.create(format_, b"contents")
+    await made.servermap(Mode.CHECK)
+    five.servers[0].hang()
+    waited = []
+    for _ in range(3):
+        started = trio.current_time()
+        assert await made.download_best() == b"contents"
+        waited.append(trio.current_time() - started)
+    assert waited == [reader.REVALIDATION_TIMEOUT, 0, 0]
 
 
 async def test_a_publish_waits_a_moment_for_a_server_that_hangs_midway(
@@ -425,19 +439,19 @@ async def test_a_share_cut_anywhere_reads_from_the_others_or_says_so(
 ) -> None:
     client = Client(fake_servers(2), Encoding(1, 1, 2), keys)
     made = await client.create(format_, b"contents" * 10)
-    victim, other = client.server_order(made)
+    victim, second = client.server_order(made)
     shnum = only_share(victim, made)
     whole = bytes(victim.shares[made.storage_index, shnum].data)
     for length in range(0, len(whole), 7):
         victim.shares[made.storage_index, shnum].data[:] = whole[:length]
         assert await client.open(made, read_only=True).download_best() == b"contents" * 10
-    other.lose(made.storage_index)
+    second.lose(made.storage_index)
     enough = parse_slot_header(whole).sections.share_data.end  # what follows is not for readers
     for length in range(0, len(whole), 7):
         victim.shares[made.storage_index, shnum].data[:] = whole[:length]
-        reader = client.open(made, read_only=True)
+        other = client.open(made, read_only=True)
         if length < enough:
             with pytest.raises(NotEnoughSharesError):
-                await reader.download_best()
+                await other.download_best()
         else:
-            assert await reader.download_best() == b"contents" * 10
+            assert await other.download_best() == b"contents" * 10
