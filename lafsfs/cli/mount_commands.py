@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,7 @@ def umount(mountpoint: str, lazy: bool) -> None:
         detach(path, lazy=lazy)
     elif not record.is_held():
         raise MountError(f"nothing of lafsfs is mounted on {path}")
-    if record.is_held():
+    if not gone_soon(record):
         click.echo("waiting until everything is stored", err=True)
     ended = record.wait()
     if ended is None:
@@ -178,6 +179,15 @@ def umount(mountpoint: str, lazy: bool) -> None:
         raise LocalError(f"not everything was stored: {ended.error}")
     if ended.pid:
         raise LocalError("the process of this mount had ended before: what was pending was lost")
+
+
+def gone_soon(record: MountRecord) -> bool:
+    """Whether the process that serves the mount ends within a second or so."""
+    for _ in range(10):
+        if not record.is_held():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def absolute(path: Path) -> Path:
