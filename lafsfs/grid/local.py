@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from lafsfs.grid.shares import ShareSnapshot
+
 MAX_THREADS = 16  # at work on one directory: a disk gains nothing from more
 FIRST_WAIT = 0.001  # seconds before a taken lock is tried again; doubles up to
 LONGEST_WAIT = 0.05  # seconds, about what fsyncing a large slot takes
@@ -179,6 +181,13 @@ class LocalServer:
         read = self._directory.read_share
         return await self._run(read, kind, storage_index, shnum, offset, size)
 
+    async def open_share(
+        self, kind: ShareKind, storage_index: bytes, shnum: int
+    ) -> SnapshotReader | None:
+        """A share held open, for reading more of it than fits into memory; None if it is absent."""
+        share = await self._run(self._directory.open_share, kind, storage_index, shnum)
+        return None if share is None else SnapshotReader(share, self.name, self._threads)
+
     async def allocate(
         self,
         storage_index: bytes,
@@ -196,9 +205,29 @@ class LocalServer:
         self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
     ) -> bool:
         """See :class:`lafsfs.grid.api.StorageServer`."""
+        return not await self.write_range(storage_index, shnum, upload_secret, offset, data)
+
+    async def write_range(
+        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+    ) -> list[tuple[int, int]]:
+        """As :meth:`write_share`; says which ranges ``[start, stop)`` are missing still.
+
+        Raises:
+            WrongUploadSecretError, ConflictingWriteError, BeyondAllocationError: kinds of what
+                ``write_share`` raises, of :mod:`lafsfs.grid.uploads`.
+        """
         self._check_writable()
         write = self._uploads.write
         return await self._run(write, storage_index, shnum, upload_secret, offset, data)
+
+    @property
+    def uploads_in_progress(self) -> int:
+        """How many shares are on their way."""
+        return len(self._uploads)
+
+    async def forget_idle_uploads(self) -> None:
+        """Discard uploads to which nothing was written for 30 minutes, as allocating also does."""
+        await self._run(self._uploads.forget_idle)
 
     async def abort_share(self, storage_index: bytes, shnum: int, upload_secret: bytes) -> None:
         """See :class:`lafsfs.grid.api.StorageServer`."""
@@ -211,8 +240,14 @@ class LocalServer:
         secrets: SlotSecrets,
         vectors: Mapping[int, TestWriteVectors],
         reads: Sequence[ReadVector],
+        *,
+        max_read: int | None = None,
     ) -> TestWriteResult:
-        """See :class:`lafsfs.grid.api.StorageServer`."""
+        """See :class:`lafsfs.grid.api.StorageServer`.
+
+        Raises:
+            TooMuchToReadError: the reads come to more than ``max_read`` bytes; nothing was done.
+        """
         if any(vector.writes or vector.new_length is not None for vector in vectors.values()):
             self._check_writable()
         return await self._run(
@@ -223,6 +258,7 @@ class LocalServer:
             vectors,
             reads,
             self._lease_end(),
+            max_read,
         )
 
     async def add_lease(self, storage_index: bytes, lease: LeaseSecrets) -> None:
@@ -238,6 +274,24 @@ class LocalServer:
         now = None if self._read_only else self._clock()
         with contextlib.suppress(ServerReadOnlyError, ServerFullError):
             await self._run(advise, kind, storage_index, shnum, reason, now)
+
+
+class SnapshotReader:
+    """One share as it was when it was opened: see :meth:`LocalServer.open_share`."""
+
+    def __init__(self, share: ShareSnapshot, name: str, threads: trio.CapacityLimiter) -> None:
+        self.size = share.size  # bytes
+        self._share = share
+        self._name = name
+        self._threads = threads
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``; fewer at the end, none past it."""
+        return await _in_thread(functools.partial(self._read, offset, size), self._threads)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        with disk.translated(self._name, writing=False):
+            return self._share.read(offset, size)
 
 
 async def _in_thread(call: Callable[[], T], limiter: trio.CapacityLimiter) -> T:

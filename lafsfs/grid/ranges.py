@@ -34,6 +34,12 @@ class WrittenRanges:
             if max(start, low) < min(stop, high)
         ]
 
+    def missing(self, size: int) -> list[tuple[int, int]]:
+        """The parts of ``[0, size)`` that have not been written yet."""
+        edges = [0, *(edge for written in self._ranges for edge in written), size]
+        gaps = zip(edges[::2], edges[1::2], strict=True)
+        return [(low, high) for low, high in gaps if low < high]
+
     @property
     def total(self) -> int:
         """How many bytes have been written."""

@@ -23,6 +23,7 @@ import logging
 import os
 import re
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,38 @@ def kind_of(container: Container) -> ShareKind:
     """Which of the two kinds of container this is."""
     is_slot = isinstance(container, MutableContainer)
     return ShareKind.MUTABLE if is_slot else ShareKind.IMMUTABLE
+
+
+class ShareSnapshot:
+    """A share as it was when it was opened, whatever happens to its name meanwhile.
+
+    The file is closed with the last reference to this object: whoever is cancelled while a thread
+    opens or reads a share has nothing to clean up.
+    """
+
+    def __init__(self, fd: int, container: Container) -> None:
+        self.container = container
+        self.size = container.data_length  # bytes of data
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+
+    @classmethod
+    def open(cls, path: Path) -> ShareSnapshot | None:
+        """Open a container; None for a file that is not one. ``OSError`` comes through."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            container = parse_container(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if container is None:
+            os.close(fd)
+            return None
+        return cls(fd, container)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes of data at ``offset``; fewer at the end, none past it."""
+        return read_data(self._fd, self.container, offset, size)
 
 
 class ShareDirectory:
@@ -183,6 +216,17 @@ class ShareDirectory:
                 if container is not None and kind_of(container) is kind:
                     return read_data(fd, container, offset, size)
         return b""
+
+    def open_share(self, kind: ShareKind, storage_index: bytes, shnum: int) -> ShareSnapshot | None:
+        """A share that is held open for reading, or None where there is none of that kind."""
+        with disk.translated(self.name, writing=False):
+            self.check_present()
+            path = self.bucket(storage_index) / str(shnum)
+            with contextlib.suppress(FileNotFoundError):
+                share = ShareSnapshot.open(path)
+                if share is not None and kind_of(share.container) is kind:
+                    return share
+        return None
 
     # --- leases -----------------------------------------------------------------------------------
 

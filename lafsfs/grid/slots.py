@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lafsfs.crypto import base32
-from lafsfs.errors import BadWriteEnablerError, ProtocolError
+from lafsfs.errors import BadWriteEnablerError, ProtocolError, ServerFullError
 from lafsfs.formats import containers
 from lafsfs.formats.containers import Lease, MutableContainer
 from lafsfs.grid import disk
@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from lafsfs.grid.api import ReadVector, SlotSecrets, TestWriteVectors
+    from lafsfs.grid.api import ReadVector, SlotSecrets, TestVector, TestWriteVectors
     from lafsfs.grid.shares import ShareDirectory
+
+
+class TooMuchToReadError(ProtocolError):
+    """What was to be read is more than the caller wants in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,17 @@ def read_test_write(
     vectors: Mapping[int, TestWriteVectors],
     reads: Sequence[ReadVector],
     expires: float,
+    max_read: int | None = None,
 ) -> TestWriteResult:
-    """See :class:`lafsfs.grid.api.StorageServer`. ``expires``: of the lease that is left behind.
+    """See :class:`lafsfs.grid.api.StorageServer`.
+
+    Args:
+        expires: of the lease that is left behind.
+        max_read: bytes that the reads may come to; None allows any number.
 
     Raises:
         LockBusyError: somebody else is at this slot; nothing has happened.
+        TooMuchToReadError: more than ``max_read``; nothing has happened.
     """
     changing = any(v.writes or v.new_length is not None for v in vectors.values())
     with disk.translated(directory.name, writing=changing):
@@ -72,6 +82,8 @@ def read_test_write(
         with lock, contextlib.ExitStack() as files:
             held = _open_shares(directory, storage_index, files)
             _check_enabler(directory, held, secrets)
+            if max_read is not None and _to_read(held, reads) > max_read:
+                raise TooMuchToReadError(f"more than {max_read} bytes to read in one request")
             before = {
                 shnum: tuple(read_data(s.fd, s.container, r.offset, r.size) for r in reads)
                 for shnum, s in held.items()
@@ -114,12 +126,25 @@ def _check_enabler(
         )
 
 
-def _passes(share: OpenShare | None, vector: TestWriteVectors) -> bool:
-    return all(
-        (read_data(share.fd, share.container, test.offset, test.size) if share else b"")
-        == test.specimen
-        for test in vector.tests
+def _to_read(held: Mapping[int, OpenShare], reads: Sequence[ReadVector]) -> int:
+    """How many bytes the reads come to."""
+    return sum(
+        max(0, min(read.size, share.container.data_length - read.offset))
+        for share in held.values()
+        for read in reads
     )
+
+
+def _passes(share: OpenShare | None, vector: TestWriteVectors) -> bool:
+    return all(_read_for(share, test) == test.specimen for test in vector.tests)
+
+
+def _read_for(share: OpenShare | None, test: TestVector) -> bytes:
+    """What a test compares: no more than shows whether it is longer than the specimen."""
+    if share is None:
+        return b""
+    size = min(test.size, len(test.specimen) + 1)
+    return read_data(share.fd, share.container, test.offset, size)
 
 
 def _write(
@@ -140,6 +165,7 @@ def _write(
     deleted = {n for n, v in vectors.items() if v.new_length == 0 and n in held}
     if not written and not deleted:
         return
+    _check_room(directory, held, written)
     directory.make_bucket(storage_index)
     try:
         for shnum, vector in written.items():
@@ -158,6 +184,36 @@ def _write(
     _remove_if_empty(bucket)
 
 
+def _check_room(
+    directory: ShareDirectory,
+    held: Mapping[int, OpenShare],
+    written: Mapping[int, TestWriteVectors],
+) -> None:
+    """Refuse what the volume could never hold: a hole in a file costs nothing until it is copied.
+
+    Raises:
+        ServerFullError: the shares would grow by more than the volume has free.
+    """
+    growth = 0
+    for shnum, vector in written.items():
+        old = held[shnum].container.data_length if shnum in held else 0
+        growth += _length_after(old, vector) - old
+    if growth > 0 and growth > directory.space().available:
+        raise ServerFullError(f"{directory.name} has no room for {growth} bytes more")
+
+
+def _length_after(old: int, vector: TestWriteVectors) -> int:
+    """How long a share's data is once a vector was applied to it.
+
+    Raises:
+        ProtocolError: longer than any share can be.
+    """
+    length = max([old, *(write.offset + len(write.data) for write in vector.writes)])
+    if length > containers.MAX_MUTABLE_SHARE_SIZE:
+        raise ProtocolError("a mutable share cannot be that long")
+    return length if vector.new_length is None else min(length, vector.new_length)
+
+
 def _prepare(
     path: Path,
     share: OpenShare | None,
@@ -168,11 +224,7 @@ def _prepare(
     """Write a share's next version aside: the old data, the writes over it, then cut."""
     container = new if share is None else share.container
     old = container.data_length
-    length = max([old, *(write.offset + len(write.data) for write in vector.writes)])
-    if length > containers.MAX_MUTABLE_SHARE_SIZE:
-        raise ProtocolError("a mutable share cannot be that long")
-    if vector.new_length is not None:
-        length = min(length, vector.new_length)
+    length = _length_after(old, vector)
     leases = () if share is None else read_slot_leases(share.fd, container)
     start = containers.MUTABLE_DATA_OFFSET
     with disk.opened(slot_aside(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd:

@@ -57,6 +57,18 @@ DATA_OFFSET = containers.IMMUTABLE_HEADER_SIZE
 Key = tuple[bytes, int]
 
 
+class WrongUploadSecretError(NoSuchUploadError):
+    """There is an unfinished upload of the share, under another upload secret."""
+
+
+class ConflictingWriteError(ProtocolError):
+    """A range that was written already was written again with other bytes."""
+
+
+class BeyondAllocationError(ProtocolError):
+    """Bytes were written past the size that was allocated."""
+
+
 @dataclass(slots=True)
 class Upload:
     """One share on its way. ``touched`` is seconds of the injected clock."""
@@ -186,6 +198,15 @@ class Uploads:
         """Bytes that were allocated and have not been written yet."""
         return sum(upload.size - upload.written.total for upload in self._table.values())
 
+    def __len__(self) -> int:
+        """How many shares are on their way."""
+        return len(self._table)
+
+    def forget_idle(self) -> None:
+        """Discard uploads to which nothing was written for 30 minutes."""
+        with disk.translated(self._directory.name, writing=True), self._mutex:
+            self._forget_idle()
+
     def _forget_idle(self) -> None:
         too_old = self._clock() - IDLE_SECONDS
         for key, upload in list(self._table.items()):
@@ -203,8 +224,12 @@ class Uploads:
     def _find(self, key: Key, secret: bytes) -> Upload:
         with self._mutex:
             upload = self._table.get(key)
-        if upload is None or not hmac.compare_digest(upload.secret, secret):
+        if upload is None:
             raise self._no_such_upload(key[1])
+        if not hmac.compare_digest(upload.secret, secret):
+            raise WrongUploadSecretError(
+                f"the upload of share {key[1]} to {self._directory.name} is another client's"
+            )
         return upload
 
     def _no_such_upload(self, shnum: int) -> NoSuchUploadError:
@@ -214,10 +239,11 @@ class Uploads:
 
     def write(
         self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
-    ) -> bool:
-        """See :class:`lafsfs.grid.api.StorageServer`.
+    ) -> list[tuple[int, int]]:
+        """Write part of a share, and say which ranges of it are missing: none once it is complete.
 
-        Raises LockBusyError when all is written and only the last step waits; repeat it then.
+        See :class:`lafsfs.grid.api.StorageServer`. Raises LockBusyError when all is written and
+        only the last step waits; repeat it then.
         """
         key = (storage_index, shnum)
         with disk.translated(self._directory.name, writing=True):
@@ -228,17 +254,17 @@ class Uploads:
                     raise self._no_such_upload(shnum)
                 self._write(upload, offset, data)
                 if not upload.written.covers(upload.size):
-                    return False
+                    return upload.written.missing(upload.size)
                 self._complete(storage_index, shnum, upload)
             with self._mutex:  # never taken inside an upload's lock
                 if self._table.get(key) is upload:
                     del self._table[key]
-        return True
+        return []
 
     def _write(self, upload: Upload, offset: int, data: bytes) -> None:
         stop = offset + len(data)
         if offset < 0 or stop > upload.size:
-            raise ProtocolError("written past the end of what was allocated")
+            raise BeyondAllocationError("written past the end of what was allocated")
         try:
             fd = os.open(upload.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -247,7 +273,7 @@ class Uploads:
             for low, high in upload.written.overlap(offset, stop):
                 there = disk.read_at(fd, DATA_OFFSET + low, high - low)
                 if there != data[low - offset : high - offset]:
-                    raise ProtocolError("a range was written again with other bytes")
+                    raise ConflictingWriteError("a range was written again with other bytes")
             disk.write_at(fd, DATA_OFFSET + offset, data)
         finally:
             os.close(fd)
