@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -86,10 +87,11 @@ def what_to_mount(config: Config, what: str) -> Location | None:
 
 def told(config: Config, shown: str, mountpoint: Path) -> list[str]:
     """What to say once the mount is there."""
-    command = "lafsfs" if shutil.which("lafsfs") else sys.argv[0]
+    command = "lafsfs" if shutil.which("lafsfs") else str(Path(sys.argv[0]).absolute())
+    unmount = shlex.join((command, "umount", str(mountpoint)))
     return [
         f"{shown} is mounted on {mountpoint}",
-        f"  unmount with   {command} umount {mountpoint}",
+        f"  unmount with   {unmount}",
         *(f"  shares in      {path}" for path in config.storage),
         f"  configuration  {config.places.config}",
     ]
