@@ -16,7 +16,6 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import select
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -77,6 +76,7 @@ class Connection:
         self.used = False  # whether a reply has come over it
         self.idle_since = trio.current_time()
         self._stream = stream
+        self._arrivals = 0  # of the transport, when the request was sent
         self._unsent = 0  # bytes of the body, of which the server may have said it needs no more
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
 
@@ -87,9 +87,7 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether something arrived while nothing was asked: the server's goodbye, or worse."""
-        poll = select.poll()
-        poll.register(self._stream.transport_stream.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return self._stream.transport_stream.is_readable()
 
     async def aclose(self) -> None:
         """End it at once; there is nothing to say goodbye for."""
@@ -119,6 +117,7 @@ class Connection:
     def _begin(self, request: Request) -> bytes:
         """Tell h11 of the whole request; returns what goes before the body."""
         http, body = self._http, request.body
+        self._arrivals = self._stream.transport_stream.arrivals
         length = [("Content-Length", str(len(body)))] if request.method != "GET" else []
         headers = [("Host", self.nurl.authority), *request.headers, *length]
         head = http.send(h11.Request(method=request.method, target=request.target, headers=headers))
@@ -198,6 +197,8 @@ class Connection:
             except trio.BrokenResourceError:
                 text = "the connection was lost while it answered"
                 raise ConnectionLostError(text) from None
+            if data and self._stream.transport_stream.arrivals == self._arrivals:
+                raise ProtocolError("it answered before it was asked")
             ended = not data
             self._http.receive_data(bytes(data))
 

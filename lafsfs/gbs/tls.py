@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import hmac
+import select
 import ssl
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,7 +29,40 @@ from lafsfs.errors import FormatError, ServerUnavailableError
 if TYPE_CHECKING:
     from lafsfs.gbs.nurl import Nurl
 
-TLSStream: TypeAlias = "trio.SSLStream[trio.SocketStream]"
+
+class Transport(trio.abc.Stream):
+    """The TCP connection below TLS, which tells what arrived before something was asked."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.arrivals = 0  # how often something has been received
+
+    def is_readable(self) -> bool:
+        """Whether something waits to be received, be it the end."""
+        poll = select.poll()
+        poll.register(self._stream.socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See :class:`trio.abc.SendStream`."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See :class:`trio.abc.SendStream`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See :class:`trio.abc.ReceiveStream`."""
+        data = await self._stream.receive_some(max_bytes)
+        self.arrivals += 1
+        return data
+
+    async def aclose(self) -> None:
+        """See :class:`trio.abc.AsyncResource`."""
+        await self._stream.aclose()
+
+
+TLSStream: TypeAlias = trio.SSLStream[Transport]
 
 
 def client_context() -> ssl.SSLContext:
@@ -49,7 +83,7 @@ async def open_pinned(nurl: Nurl, context: ssl.SSLContext) -> TLSStream:
             begins with the address.
     """
     try:
-        transport = await trio.open_tcp_stream(nurl.host, nurl.port)
+        transport = Transport(await trio.open_tcp_stream(nurl.host, nurl.port))
     except OSError as error:
         reason = error.strerror or "cannot be reached"
         raise ServerUnavailableError(f"{nurl.authority}: {_innermost(error) or reason}") from None
