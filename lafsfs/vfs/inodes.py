@@ -119,6 +119,14 @@ class Edge:
         self.directory.dirty.pop(self, None)
         self.inode.edges.remove(self)
         self.parent.children -= 1
+        self._tell()
+
+    def tell_settled(self) -> None:
+        """Let go of those who wait for the edge to be published, if there is nothing to publish."""
+        if not self.is_pending:
+            self._tell()
+
+    def _tell(self) -> None:
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             waiter.finish(None)

@@ -147,8 +147,11 @@ class Publisher:
         Raises:
             LafsError: it was not, as far as is known; it stays pending.
         """
+        if not edge.is_pending:
+            return
         waiter = Waiter()
         edge.waiters.append(waiter)
+        self.directory.dirty[edge] = None
         self._hurry()
         await waiter.done.wait()
         if waiter.error is not None:
@@ -227,6 +230,7 @@ class Publisher:
         for edge in tuple(self.directory.dirty):
             if not edge.is_pending:
                 del self.directory.dirty[edge]
+                edge.tell_settled()
             elif edge not in claimed and self._is_ready(edge):
                 self._add_edge(batch, edge)
         return batch
@@ -274,10 +278,13 @@ class Publisher:
     def _finish(self, batch: _Batch, error: LafsError | None) -> None:
         for edge, *_ in batch.edges:
             edge.in_flight = False
+            edge.tell_settled()  # those who came while it was being published
         for waiter in batch.waiters:
             waiter.finish(error)
         for request, _ in batch.requests:
             request.waiter.finish(error)
+            for edge in request.claims:
+                edge.tell_settled()
         self._turn_over.set()
         self._turn_over = trio.Event()
 
@@ -323,6 +330,7 @@ def settle_edge(edge: Edge, version: int, outcome: Outcome, listing: Listing) ->
     remember_grid(edge, listing)
     if not edge.is_pending:
         edge.directory.dirty.pop(edge, None)
+        edge.wake()  # some came while it was being published
 
 
 def move_aside(edge: Edge, name: str) -> None:
