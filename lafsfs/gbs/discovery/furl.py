@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from lafsfs.crypto import base32
 from lafsfs.errors import FormatError
-from lafsfs.grid.identity import SERVER_ID_SIZE
 
 MAX_FURL = 4096  # characters
+TUB_ID_SIZE = 20  # bytes
 
 _SHAPE = re.compile(r"pb://(?P<tub>\w+)@(?P<hints>[^@/\s]*)/(?P<name>[^/\s]+)")
 
@@ -47,7 +47,7 @@ def parse_furl(text: str) -> Furl:
     Raises:
         FormatError: it is none; the message quotes nothing.
     """
-    if len(text) > MAX_FURL or not text.isprintable():
+    if len(text) > MAX_FURL or not text.isascii() or not text.isprintable():
         raise FormatError("fURL: too long, or characters that none has")
     if text.endswith("#v=1"):
         raise FormatError("fURL: this is a NURL, the address of one storage server over HTTPS")
@@ -55,7 +55,7 @@ def parse_furl(text: str) -> Furl:
     if match is None:
         raise FormatError("fURL: it is not pb://TUBID@ADDRESS/NAME")
     try:
-        tub_id = base32.decode(match["tub"].lower(), SERVER_ID_SIZE)
+        tub_id = base32.decode(match["tub"].lower(), TUB_ID_SIZE)
     except FormatError:
-        raise FormatError(f"fURL: its tub id is not {SERVER_ID_SIZE} bytes of base32") from None
+        raise FormatError(f"fURL: its tub id is not {TUB_ID_SIZE} bytes of base32") from None
     return Furl(tub_id, match["hints"], match["name"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MAX_FILE = 8 << 20  # bytes; the announcements of thousands of servers
+MAX_FILE = 16 << 20  # bytes; the announcements of thousands of servers
 
 
 @dataclass(frozen=True, slots=True)
