@@ -330,7 +330,6 @@ def settle_edge(edge: Edge, version: int, outcome: Outcome, listing: Listing) ->
     remember_grid(edge, listing)
     if not edge.is_pending:
         edge.directory.dirty.pop(edge, None)
-        edge.wake()  # some came while it was being published
 
 
 def move_aside(edge: Edge, name: str) -> None:
