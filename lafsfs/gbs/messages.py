@@ -1,10 +1,9 @@
 """The bodies of requests and replies: CBOR of a few fixed shapes, and ranges in headers.
 
 Theory. Every reply is a plain tree of numbers, bytes, texts, booleans, lists, maps and sets (tag
-258), each small in number though some bytes are long. A scan over the raw body makes sure of that
-before the CBOR library sees it, so that no tag can make it compute, no declared length make it
-allocate, and no crowd of keys make it slow. Then the tree is checked for its shape
-(``http-storage-node-protocol.rst``, the CDDL of each endpoint).
+258), each small in number though some bytes are long. :mod:`lafsfs.gbs.cbor` lets nothing else
+through; here the tree is checked for its shape (``http-storage-node-protocol.rst``, the CDDL of
+each endpoint).
 
 Rules:
 
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import cbor2
 
-from lafsfs.errors import ProtocolError
+from lafsfs.errors import FormatError, ProtocolError
+from lafsfs.gbs import cbor
 from lafsfs.grid.api import Allocation, ServerVersion, TestWriteResult
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ MAX_VECTORS = 30  # test vectors of a share, and read vectors (CDDL: 0*30)
 MAX_REASON = 32765  # bytes of a corruption advisory (CDDL)
 MAX_UINT = (1 << 64) - 1  # what a size may be
 MAX_DEPTH = 4  # of nesting; a test-and-set's answer has three levels
-MAX_ITEMS = MAX_SHARES * (MAX_VECTORS + 2) + 16  # of a whole message
+MAX_SHARES_ITEMS = 2 * MAX_SHARES + 16  # of CBOR, in a message that has two sets
+MAX_SLOT_ITEMS = MAX_SHARES * (MAX_VECTORS + 2) + 16  # ... and in a test-and-set's answer
 
 MAX_VERSION_BODY = 4 << 10  # bytes; stock's has 170
 MAX_SHARES_BODY = 8 << 10  # bytes; twice 256 share numbers have 1.6 KiB
@@ -44,77 +45,16 @@ MAX_WRITE_BODY = 1 << 20  # bytes; the ranges still missing, one for every hole
 MAX_ERROR_BODY = 64 << 10  # bytes; what a server says when it refuses
 MAX_SLOT_BODY = 256 << 20  # bytes; all shares of a slot in one reply
 
-_SET_TAG = 258
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)")
 
 
-# --- the library, fenced in -----------------------------------------------------------------------
-
-
-def decode(body: bytes) -> object:
+def decode(body: bytes, max_items: int = 64) -> object:
     """Decode a CBOR body of the plain kind."""
-    _Scan(body).run()
     try:
-        message: object = cbor2.loads(body)
-    except (cbor2.CBORDecodeError, ValueError, TypeError):
-        raise ProtocolError("its answer is not CBOR") from None
+        message: object = cbor.decode(body, max_depth=MAX_DEPTH, max_items=max_items)
+    except FormatError as error:
+        raise ProtocolError(f"its answer is not as it should be: {error}") from None
     return message
-
-
-class _Scan:
-    """A walk over raw CBOR (RFC 8949, section 3) that decodes nothing but heads."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
-        self._items = 0
-
-    def run(self) -> None:
-        """Raise ProtocolError unless the body is one plain item and nothing else."""
-        self._item(0)
-        if self._at != len(self._body):
-            raise ProtocolError("its answer has something behind the CBOR")
-
-    def _head(self) -> tuple[int, int]:
-        """The next item's major type and argument."""
-        self._items += 1
-        if self._at >= len(self._body):
-            raise ProtocolError("its answer is CBOR cut short")
-        major, info = divmod(self._body[self._at], 32)
-        self._at += 1
-        if info < 24:
-            return major, info
-        if info > 27:
-            raise ProtocolError("its answer is CBOR of unknown length")
-        size = 1 << (info - 24)
-        argument = self._skip(size)
-        if major == 7 and info > 24:
-            raise ProtocolError("its answer has a fraction in it")
-        return major, int.from_bytes(argument, "big")
-
-    def _skip(self, size: int) -> bytes | memoryview:
-        if size > len(self._body) - self._at:
-            raise ProtocolError("its answer is CBOR cut short")
-        start, self._at = self._at, self._at + size
-        return memoryview(self._body)[start : self._at]
-
-    def _item(self, depth: int) -> None:
-        major, argument = self._head()
-        if depth > MAX_DEPTH or self._items > MAX_ITEMS:
-            raise ProtocolError("its answer is CBOR without end")
-        if major in (2, 3):
-            self._skip(argument)
-        elif major in (4, 5):
-            if argument > MAX_SHARES:
-                raise ProtocolError("its answer has too many entries")
-            for _ in range(argument * (major - 3)):
-                self._item(depth + 1)
-        elif major == 6:
-            if argument != _SET_TAG:
-                raise ProtocolError("its answer has a tag that has no place there")
-            if self._at >= len(self._body) or self._body[self._at] // 32 != 4:
-                raise ProtocolError("its answer has a set that is no list")
-            self._item(depth + 1)
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -165,7 +105,7 @@ def parse_version(body: bytes) -> ServerVersion:
 
 def parse_shares(body: bytes) -> frozenset[int]:
     """``GET /storage/v1/{kind}/{storage_index}/shares``."""
-    return _shnums(decode(body), "a list of shares")
+    return _shnums(decode(body, MAX_SHARES_ITEMS), "a list of shares")
 
 
 def pack_allocation(shnums: frozenset[int], size: int) -> bytes:
@@ -176,7 +116,7 @@ def pack_allocation(shnums: frozenset[int], size: int) -> bytes:
 def parse_allocation(body: bytes) -> Allocation:
     """The answer to it."""
     what = "an allocation"
-    message = decode(body)
+    message = decode(body, MAX_SHARES_ITEMS)
     return Allocation(
         already_have=_shnums(_field(message, "already-have", what), what),
         allocated=_shnums(_field(message, "allocated", what), what),
@@ -224,7 +164,7 @@ def test_write_limit(reads: Sequence[ReadVector]) -> int:
 def parse_test_write(body: bytes, reads: Sequence[ReadVector]) -> TestWriteResult:
     """The answer: for each share one bytes per read vector, none longer than was asked for."""
     what = "a test-and-set's result"
-    message = decode(body)
+    message = decode(body, MAX_SLOT_ITEMS)
     success, data = _field(message, "success", what), _field(message, "data", what)
     if type(success) is not bool or not isinstance(data, dict):
         raise _wrong(what)

@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import hmac
+import os
 import select
 import ssl
 from typing import TYPE_CHECKING, TypeAlias
@@ -85,8 +86,7 @@ async def open_pinned(nurl: Nurl, context: ssl.SSLContext) -> TLSStream:
     try:
         transport = Transport(await trio.open_tcp_stream(nurl.host, nurl.port))
     except OSError as error:
-        reason = error.strerror or "cannot be reached"
-        raise ServerUnavailableError(f"{nurl.authority}: {_innermost(error) or reason}") from None
+        raise ServerUnavailableError(f"{nurl.authority}: {_reason(error)}") from None
     stream = trio.SSLStream(transport, context, https_compatible=True)
     try:
         await _handshake(stream, nurl)
@@ -108,12 +108,15 @@ async def _handshake(stream: TLSStream, nurl: Nurl) -> None:
         raise ServerUnavailableError(f"{nurl.authority}: no TLS handshake: {text}") from None
 
 
-def _innermost(error: OSError) -> str:
-    """What the system says of the last of several addresses that were tried."""
+def _reason(error: OSError) -> str:
+    """What the system says; of several addresses, of the last that was tried."""
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[-1]
-    return (cause.strerror or "") if isinstance(cause, OSError) else ""
+    told = cause if isinstance(cause, OSError) else error
+    if isinstance(told, trio.socket.gaierror):
+        return told.strerror or "no such name"
+    return os.strerror(told.errno) if told.errno else "cannot be reached"
 
 
 def _certificate(stream: TLSStream) -> bytes:

@@ -130,10 +130,8 @@ async def test_each_verb_shows_its_secrets_and_no_others():
             lambda: server.list_shares(IMMUTABLE, SI),
             lambda: server.advise_corrupt_share(IMMUTABLE, SI, 1, "bad"),
         ):
-            try:
+            with suppress(ServerError):
                 await verb()
-            except ServerError as error:
-                assert "hostile" in str(error)
         secrets = [asked.secrets() for asked in hostile.asked]
     lease = {"lease-renew-secret", "lease-cancel-secret"}
     upload, enabler = {"upload-secret"}, {"write-enabler"}
@@ -199,7 +197,7 @@ async def test_who_signed_a_certificate_and_when_does_not_matter(days):
 
 async def test_old_tls_is_refused():
     context = server_context(identity())
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     async with client(answers(200), context=context) as (server, hostile):
