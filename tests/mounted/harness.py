@@ -169,15 +169,17 @@ class Mount:
         return cls.when_ready(grid.process(cap, mountpoint, options), mountpoint)
 
     @classmethod
-    def when_ready(cls, process: subprocess.Popen[str], mountpoint: Path) -> Mount:
-        """Wait until a server says that the mount is there."""
+    def when_ready(
+        cls, process: subprocess.Popen[str], mountpoint: Path, says: str = "ready\n"
+    ) -> Mount:
+        """Wait until a server says that the mount is there, in a line that begins so."""
         mount = cls(process, mountpoint)
         timer = threading.Timer(START_TIMEOUT, mount.process.kill)
         timer.start()
         assert mount.process.stdout is not None
         line = mount.process.stdout.readline()
         timer.cancel()
-        if line != "ready\n":
+        if not line.startswith(says):
             mount.kill()
             raise AssertionError(f"the mount did not come up:\n{mount.log}")
         assert os.path.ismount(mountpoint)
