@@ -107,6 +107,8 @@ class ExtentMap:
     def pieces(self, offset: int, size: int) -> Iterator[Piece]:
         """Where the bytes [offset, offset + size) come from, in order, as far as the file goes."""
         end = min(offset + size, self.size)
+        if offset >= end:
+            return
         position = offset
         for extent in self._touching(offset, end):
             yield from self._beneath(position, extent.start)
