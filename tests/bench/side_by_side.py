@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .stock import StockNode, find_tahoe, stock_node
+from tests.stock import WebClient, find_tahoe, stock_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +73,7 @@ def drop_kernel_caches() -> None:
         Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def cases(mount: Path, stock: StockNode, megabytes: int, rounds: int) -> list[Case]:
+def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Case]:
     size = megabytes * 10**6
     blobs = [os.urandom(size) for _ in range(rounds)]
     small = [os.urandom(10_000) for _ in range(50)]
@@ -102,7 +102,7 @@ def cases(mount: Path, stock: StockNode, megabytes: int, rounds: int) -> list[Ca
     def small_stock(round_: int) -> None:
         folder = stock.make_directory()
         for i, contents in enumerate(small):
-            stock.put_child(folder, f"f{i}", contents + bytes([round_]))
+            stock.put_child(folder, f"f{i}", contents=contents + bytes([round_]))
 
     def mkdir_ours(round_: int) -> None:
         for i in range(20):
@@ -151,11 +151,11 @@ def main() -> None:
         base = Path(name)
         (base / "stock").mkdir()
         (base / "ours").mkdir()
-        with stock_node(options.tahoe, base / "stock") as node, lafsfs_mount(base / "ours") as mnt:
+        with stock_node(options.tahoe, base / "stock") as grid, lafsfs_mount(base / "ours") as mnt:
             today = datetime.now(UTC).date()
             print(f"{today}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
             for line in compare(
-                cases(mnt, node, options.megabytes, options.rounds), options.rounds
+                cases(mnt, grid.web, options.megabytes, options.rounds), options.rounds
             ):
                 print(line, flush=True)
 
