@@ -107,7 +107,7 @@ def _announcement(element: Located) -> Announcement:
 def write_cache(path: Path, announcements: Iterable[Announcement]) -> None:
     """Replace a cache. Raises ConfigError if it cannot be written."""
     entries = [{"ann": dict(item.values), "key_s": item.key} for item in announcements]
-    write_private(path, yaml.safe_dump(entries, allow_unicode=True))
+    write_private(path, yaml.safe_dump(entries))
 
 
 def newest(announcements: Iterable[Announcement]) -> list[Announcement]:

@@ -21,6 +21,7 @@ from tests.gbs.discovery.announced import NOW, Signer
 
 MANAGER, OTHER = Signer("manager"), Signer("other manager")
 SERVER, NEIGHBOUR = Signer("server"), Signer("neighbour")
+CERTIFICATE = MANAGER.certificate(SERVER)
 
 
 def until(*certificates: Any, managers=(MANAGER.raw,), server=SERVER.raw):
@@ -34,7 +35,7 @@ def test_a_good_certificate() -> None:
 
 
 def test_what_stock_writes() -> None:
-    """Made by ``tahoe grid-manager sign`` of stock 1.20, keys and all."""
+    """The spelling of stock 1.20, a zone and microseconds included."""
     certificate = {
         "certificate": '{"expires":"2031-09-12T09:00:00.123456+00:00","public_key":"'
         f'pub-{SERVER.key}","version":1}}',
@@ -69,12 +70,11 @@ def test_times_without_a_zone_are_utc() -> None:
         MANAGER.certificate(SERVER, version=2),
         MANAGER.certificate(SERVER, expires="soon"),
         MANAGER.certificate(SERVER, public_key=5),
-        MANAGER.certificate(SERVER)
-        | {"certificate": MANAGER.certificate(NEIGHBOUR)["certificate"]},
-        MANAGER.certificate(SERVER) | {"signature": "a"},
-        MANAGER.certificate(SERVER) | {"signature": OTHER.certificate(SERVER)["signature"]},
-        MANAGER.certificate(SERVER) | {"certificate": "x" * 100_000},
-        {"certificate": MANAGER.certificate(SERVER)["certificate"]},
+        MANAGER.certificate(NEIGHBOUR) | {"certificate": CERTIFICATE["certificate"]},
+        CERTIFICATE | {"signature": "a"},
+        CERTIFICATE | {"signature": OTHER.certificate(SERVER)["signature"]},
+        CERTIFICATE | {"certificate": "x" * 100_000},
+        {"certificate": CERTIFICATE["certificate"]},
         {},
         [],
         None,
