@@ -80,10 +80,11 @@ class Look:
         vector = self.vectors[shnum]
         if vector.new_length == 0:
             return shnum not in seen
-        if not vector.writes and vector.new_length is None:
-            return True
-        traces = [(read, data) for read, data in _traces(vector) if read in self.reads]
-        return bool(traces) and all(self._found(shnum, seen, r) == data for r, data in traces)
+        traces = _traces(vector)
+        visible = [(read, data) for read, data in traces if read in self.reads]
+        if traces and not visible:
+            return False
+        return all(self._found(shnum, seen, read) == data for read, data in visible)
 
     def _would_pass(self, shnum: int, seen: Mapping[int, tuple[bytes, ...]]) -> bool:
         """Whether a share still passes its tests."""
@@ -117,7 +118,7 @@ def _traces(vector: TestWriteVectors) -> list[tuple[ReadVector, bytes]]:
     """Where to look, and what is to be found there once the writes have been made.
 
     That is the beginning of each write, as far as later ones and the cut leave it; and nothing
-    where the share was cut.
+    where the share was cut. A write that its own cut takes away again leaves no trace.
     """
     traces = []
     for write in vector.writes:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import math
 from base64 import b64encode
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -195,7 +196,8 @@ class GBSServer:
 
     async def _raise_401(self, otherwise: ServerError) -> NoReturn:
         """Find out whether 401 was about the swissnum, and raise ``otherwise`` if it was not."""
-        await self.version()
+        with suppress(ProtocolError):
+            await self.version()
         raise otherwise
 
     # --- the server itself ------------------------------------------------------------------------
@@ -400,11 +402,14 @@ class GBSServer:
         if not any(vector.writes or vector.new_length is not None for vector in vectors.values()):
             return await send(vectors, reads, attempts=MAX_ATTEMPTS)
         look = plan_look(vectors, reads)
-        for _ in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             try:
-                return await send(vectors, reads, attempts=1)
+                result = await send(vectors, reads, attempts=1)
             except ConnectionLostError as error:
                 lost = error
+            else:
+                if result.success or attempt == 0:
+                    return result
             seen = await send({}, look.reads, attempts=MAX_ATTEMPTS)
             outcome = look.judge(seen.reads)
             log.info("%s: an answer was lost; the write is %s", self.name, outcome.value)

@@ -13,14 +13,19 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cbor2
 import h11
 import trio
 
 from lafsfs.crypto import x509
 from lafsfs.gbs.nurl import Nurl
+from lafsfs.grid.api import ReadVector, TestVector, TestWriteVectors, WriteVector
+from tests.grid.contract import SI, SLOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tests.fakes import FakeServer
 
     Script = Callable[["Peer"], Awaitable[None]]
 
@@ -142,3 +147,42 @@ async def serving(
         nursery.start_soon(trio.serve_listeners, handle, listeners)
         yield server
         nursery.cancel_scope.cancel()
+
+
+def slot_script(slots: FakeServer, faults: list[str]) -> Script:
+    """Test-and-sets over a FakeServer, each with the next fault of the list.
+
+    ``before`` and ``after`` drop the connection before or after the call has had its effect;
+    ``late`` drops it and lets the call have its effect once the next one has been answered.
+    Anything else, and the end of the list, is no fault.
+    """
+    late: list[Callable[[], Awaitable[object]]] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            asked = await peer.request()
+            message = cbor2.loads(asked.body)
+            vectors = {
+                shnum: TestWriteVectors(
+                    tuple(TestVector(**test) for test in vector["test"]),
+                    tuple(WriteVector(**write) for write in vector["write"]),
+                    vector["new-length"],
+                )
+                for shnum, vector in message["test-write-vectors"].items()
+            }
+            reads = [ReadVector(**read) for read in message["read-vector"]]
+            call = functools.partial(slots.read_test_write, SI, SLOT, vectors, reads)
+            fault = faults.pop(0) if faults else ""
+            if fault == "late":
+                late.append(call)
+            if fault in ("before", "late"):
+                return
+            result = await call()
+            while late:
+                await late.pop()()
+            if fault == "after":
+                return
+            answer = {"success": result.success, "data": {n: [*d] for n, d in result.reads.items()}}
+            await peer.reply(200, cbor2.dumps(answer), CBOR)
+
+    return script
