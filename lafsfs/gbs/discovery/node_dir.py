@@ -157,9 +157,10 @@ class NodeDirectory:
         old = config.value("client", "introducer.furl")
         if old:
             where = config.where("client", "introducer.furl")
+            furl_there = _furl(old, where)
             if "default" in named:
                 raise ConfigError(f"{where}: {path} has a default introducer too")
-            named["default"] = _furl(old, where)
+            named["default"] = furl_there
         for petname, parsed in named.items():
             if "/" in petname or "\0" in petname:
                 raise ConfigError(f"{path}: an introducer's name cannot have a slash in it")
