@@ -1,9 +1,9 @@
 """A storage server reached over HTTPS (``http-storage-node-protocol.rst``).
 
-Theory. Each verb of :class:`~lafsfs.grid.api.StorageServer` is one request, or a few. A request has
-one deadline, in which it may be sent again over a new connection if the old one breaks: servers
-close connections when they like. That is harmless for every verb but a test-and-set that writes,
-whose outcome is found out first (:mod:`lafsfs.gbs.outcome`).
+Theory. Each verb of :class:`~lafsfs.grid.api.StorageServer` is one request, or a few. Requests
+whose connection breaks are sent again (:mod:`lafsfs.gbs.client`). Two verbs care: a test-and-set
+that writes, whose outcome is found out first (:mod:`lafsfs.gbs.outcome`), and the last write to a
+share, which completes it, so that the repeated one finds no upload.
 
 Rules:
 
@@ -13,17 +13,17 @@ Rules:
 - An upload that a crash left is taken up again. A stock server answers its allocation with neither
   "have" nor "allocated" for 30 minutes; since upload secrets are derived and not random, the old
   upload can be aborted, and then allocated.
-- Messages begin with the server's name and hold no secret.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import math
 from base64 import b64encode
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 from cachetools import LRUCache
@@ -35,19 +35,15 @@ from lafsfs.errors import (
     NoSuchUploadError,
     ProtocolError,
     ServerError,
-    ServerFullError,
-    ServerReadOnlyError,
-    ServerUnavailableError,
 )
 from lafsfs.gbs import messages
+from lafsfs.gbs.client import MAX_ATTEMPTS, PATIENCE, Client, all_of, maybe_in_thread
 from lafsfs.gbs.connection import ConnectionLostError, Reply, Request
-from lafsfs.gbs.dialer import Dialer
 from lafsfs.gbs.outcome import Outcome, plan_look
-from lafsfs.gbs.pool import Pool
 from lafsfs.grid.api import Allocation, ShareKind, TestWriteResult
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lafsfs.gbs.nurl import Nurl
     from lafsfs.grid.api import (
@@ -58,14 +54,8 @@ if TYPE_CHECKING:
         TestWriteVectors,
     )
 
-PATIENCE = 30.0  # seconds for a request that carries nothing
-SLOWEST_RATE = 16 << 10  # bytes/s; what a request carries prolongs its deadline at this rate
-MAX_ATTEMPTS = 3  # of a request whose connection breaks
 PATCH_SIZE = 1 << 20  # bytes written in one request: more gains nothing
-THREAD_SIZE = 256 << 10  # bytes of CBOR from which a thread is worth its hop
 MAX_UPLOADS = 4096  # unfinished uploads remembered
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +84,7 @@ class GBSServer:
         self.name = name or nurls[0].authority
         self.server_id = server_id
         self.permutation_seed = permutation_seed or server_id
-        self._swissnums = {nurl: _swissnum_header(nurl) for nurl in nurls}
-        self._patience = patience
-        self._dialer = Dialer(self.name, nurls)
-        self._pool = Pool(self._dialer)
+        self._client = Client(self.name, nurls, patience)
         # Uploads that this object has begun: (storage index, shnum) -> (secret, size).
         self._uploads: LRUCache[tuple[bytes, int], tuple[bytes, int]] = LRUCache(MAX_UPLOADS)
 
@@ -107,92 +94,15 @@ class GBSServer:
     @property
     def last_failure(self) -> str | None:
         """Why the server could not be reached last time, or None if it could."""
-        return self._dialer.last_failure
+        return self._client.last_failure
 
     async def move(self, nurls: Sequence[Nurl]) -> None:
         """Go on at other addresses, as announced anew. Requests under way end where they are."""
-        self._swissnums |= {nurl: _swissnum_header(nurl) for nurl in nurls}
-        self._dialer.move(nurls)
-        await self._pool.aclose()
+        await self._client.move(nurls)
 
     async def aclose(self) -> None:
         """Close the connections. Later requests would open new ones."""
-        await self._pool.aclose()
-
-    # --- one request ------------------------------------------------------------------------------
-
-    async def _ask(
-        self, request: Request, limit: int, *, carries: int = 0, attempts: int = MAX_ATTEMPTS
-    ) -> Reply:
-        """Send a request until it is answered, at most ``attempts`` times, within one deadline.
-
-        Args:
-            limit: bytes that the reply's body may have.
-            carries: bytes that it is likely to have.
-
-        Raises:
-            ConnectionLostError: the connection broke each time.
-            ServerUnavailableError: no connection, no answer in time, or an unknown swissnum.
-            ProtocolError: an answer that is none.
-        """
-        async with self._pool.turn:
-            self._dialer.check()
-            seconds = self._patience + (len(request.body) + carries) / SLOWEST_RATE
-            with trio.move_on_after(seconds):
-                reply = await self._attempts(request, limit, attempts)
-                self._dialer.succeeded()
-                return reply
-            error = ServerUnavailableError(f"{self.name} did not answer within {seconds:.0f} s")
-            self._dialer.failed(error)
-            raise error
-
-    async def _attempts(self, request: Request, limit: int, attempts: int) -> Reply:
-        for attempt in range(attempts):
-            connection = await self._pool.take(fresh=attempt > 0)
-            signed = Request(
-                request.method,
-                request.target,
-                (self._swissnums[connection.nurl], *request.headers),
-                request.body,
-            )
-            try:
-                reply = await connection.exchange(signed, max(limit, messages.MAX_ERROR_BODY))
-            except ConnectionLostError as error:
-                log.debug("%s: attempt %d: %s", self.name, attempt + 1, error)
-                lost = error
-                continue
-            except ProtocolError as error:
-                raise ProtocolError(f"{self.name}: {error}") from None
-            await self._pool.give(connection)
-            return reply
-        raise ConnectionLostError(f"{self.name}: {lost}")
-
-    async def _parsed(self, reply: Reply, parse: Callable[[bytes], T]) -> T:
-        """The message in a reply."""
-        mime_type = reply.header(b"content-type").partition(";")[0].strip().lower()
-        try:
-            if mime_type != messages.MIME_TYPE:
-                raise ProtocolError("its answer is not CBOR: is there a proxy in between?")
-            return await _maybe_in_thread(len(reply.body), partial(parse, reply.body))
-        except ProtocolError as error:
-            raise ProtocolError(f"{self.name}: {error}") from None
-
-    def _refuse(self, reply: Reply, doing: str) -> NoReturn:
-        """Raise what a status means that the verb has no use for."""
-        status = reply.status
-        if status == 401:
-            raise ServerUnavailableError(
-                f"{self.name} does not know the swissnum of its NURL (401): is there a newer NURL?"
-            )
-        if status == 507:
-            raise ServerFullError(f"{self.name} is full")
-        if status == 503:
-            raise ServerUnavailableError(f"{self.name} is not available at the moment (503)")
-        if status == 403:
-            raise ServerReadOnlyError(f"{self.name} does not allow {doing} (403)")
-        if 300 <= status < 400:
-            raise ProtocolError(f"{self.name} redirects ({status}), which no storage server does")
-        raise ProtocolError(f"{self.name} answered {status} to {doing}")
+        await self._client.aclose()
 
     async def _raise_401(self, otherwise: ServerError) -> NoReturn:
         """Find out whether 401 was about the swissnum, and raise ``otherwise`` if it was not."""
@@ -205,24 +115,24 @@ class GBSServer:
     async def version(self) -> ServerVersion:
         """See :class:`lafsfs.grid.api.StorageServer`."""
         request = Request("GET", "/storage/v1/version", _ACCEPT)
-        reply = await self._ask(request, messages.MAX_VERSION_BODY)
+        reply = await self._client.ask(request, messages.MAX_VERSION_BODY)
         if reply.status != 200:
-            self._refuse(reply, "a question for its version")
-        return await self._parsed(reply, messages.parse_version)
+            self._client.refuse(reply, "a question for its version")
+        return await self._client.parsed(reply, messages.parse_version)
 
     # --- reading ----------------------------------------------------------------------------------
 
     async def list_shares(self, kind: ShareKind, storage_index: bytes) -> frozenset[int]:
         """See :class:`lafsfs.grid.api.StorageServer`."""
         request = Request("GET", f"{_path(kind, storage_index)}/shares", _ACCEPT)
-        reply = await self._ask(request, messages.MAX_SHARES_BODY)
+        reply = await self._client.ask(request, messages.MAX_SHARES_BODY)
         if reply.status == 404:
             return frozenset()
         if reply.status == 500 and await self._trips_over_slot(kind, storage_index):
             return frozenset()
         if reply.status != 200:
-            self._refuse(reply, "a question for shares")
-        return await self._parsed(reply, messages.parse_shares)
+            self._client.refuse(reply, "a question for shares")
+        return await self._client.parsed(reply, messages.parse_shares)
 
     async def _trips_over_slot(self, kind: ShareKind, storage_index: bytes) -> bool:
         """Whether this is a stock server that was asked for immutable shares where a slot is."""
@@ -239,11 +149,11 @@ class GBSServer:
             return b""
         headers = (("Range", messages.range_header(offset, size)),)
         request = Request("GET", f"{_path(kind, storage_index)}/{shnum}", headers)
-        reply = await self._ask(request, size, carries=size)
+        reply = await self._client.ask(request, size, carries=size)
         if reply.status in (204, 404):
             return b""
         if reply.status != 206:
-            self._refuse(reply, "reading a share")
+            self._client.refuse(reply, "reading a share")
         try:
             messages.check_range(reply.header(b"content-range"), offset, size, len(reply.body))
         except ProtocolError as error:
@@ -266,15 +176,18 @@ class GBSServer:
         )
         first = await allocate(shnums)
         missing = shnums - first.already_have - first.allocated
-        found = {
-            n for n in missing if self._uploads.get((storage_index, n)) == (upload_secret, size)
-        }
+        found = {n for n in missing if self._has_begun(storage_index, n, upload_secret, size)}
         left_over = await self._abort_left_over(storage_index, missing - found, upload_secret)
         second = await allocate(left_over) if left_over else Allocation(frozenset(), frozenset())
         allocated = first.allocated | found | second.allocated
         for shnum in allocated:
             self._uploads[storage_index, shnum] = (upload_secret, size)
         return Allocation(first.already_have | second.already_have, allocated)
+
+    def _has_begun(self, storage_index: bytes, shnum: int, secret: bytes, size: int) -> bool:
+        """Whether this object is in the middle of that very upload."""
+        upload = self._uploads.get((storage_index, shnum))
+        return upload is not None and upload[1] == size and hmac.compare_digest(upload[0], secret)
 
     async def _allocate(
         self,
@@ -290,12 +203,12 @@ class GBSServer:
         body = messages.pack_allocation(shnums, size)
         path = _path(ShareKind.IMMUTABLE, storage_index)
         request = Request("POST", path, (*_ACCEPT, _CONTENT, *secrets), body)
-        reply = await self._ask(request, messages.MAX_SHARES_BODY)
+        reply = await self._client.ask(request, messages.MAX_SHARES_BODY)
         if reply.status == 507:
             return Allocation(frozenset(), frozenset())
         if reply.status != 200:
-            self._refuse(reply, "an allocation")
-        answer = await self._parsed(reply, messages.parse_allocation)
+            self._client.refuse(reply, "an allocation")
+        answer = await self._client.parsed(reply, messages.parse_allocation)
         return Allocation(answer.already_have, answer.allocated & shnums)
 
     async def _abort_left_over(
@@ -309,7 +222,7 @@ class GBSServer:
             if reply.status == 200:
                 aborted.add(shnum)
 
-        await _all_of([partial(abort, shnum) for shnum in sorted(shnums)])
+        await all_of([partial(abort, shnum) for shnum in sorted(shnums)])
         return frozenset(aborted)
 
     async def write_share(
@@ -326,7 +239,7 @@ class GBSServer:
                 await self._patch(storage_index, shnum, upload_secret, offset + start, piece)
             )
 
-        await _all_of([partial(write, start) for start in range(0, len(data), step)])
+        await all_of([partial(write, start) for start in range(0, len(data), step)])
         if any(complete):
             self._uploads.pop((storage_index, shnum), None)
         return any(complete)
@@ -343,10 +256,10 @@ class GBSServer:
         )
         request = Request("PATCH", path, headers, data)
         try:
-            reply = await self._ask(request, messages.MAX_WRITE_BODY, attempts=1)
+            reply = await self._client.ask(request, messages.MAX_WRITE_BODY, attempts=1)
             repeated = False
         except ConnectionLostError:
-            reply = await self._ask(request, messages.MAX_WRITE_BODY)
+            reply = await self._client.ask(request, messages.MAX_WRITE_BODY)
             repeated = True
         if reply.status in (200, 201):
             return reply.status == 201
@@ -363,7 +276,7 @@ class GBSServer:
                 f"{self.name} was sent other bytes for the same range of share {shnum} before "
                 "(409): the upload must be aborted and begun again"
             )
-        self._refuse(reply, "writing a share")
+        self._client.refuse(reply, "writing a share")
 
     async def abort_share(self, storage_index: bytes, shnum: int, upload_secret: bytes) -> None:
         """See :class:`lafsfs.grid.api.StorageServer`."""
@@ -376,16 +289,16 @@ class GBSServer:
             await self._raise_401(gone)
         if reply.status in (404, 405):
             raise gone
-        self._refuse(reply, "aborting an upload")
+        self._client.refuse(reply, "aborting an upload")
 
     async def _abort(self, storage_index: bytes, shnum: int, upload_secret: bytes) -> Reply:
         """An abort's reply. One that was lost on its way back is 404 when repeated."""
         path = f"{_path(ShareKind.IMMUTABLE, storage_index)}/{shnum}/abort"
         request = Request("PUT", path, (_secret("upload-secret", upload_secret),))
         try:
-            return await self._ask(request, messages.MAX_ERROR_BODY, attempts=1)
+            return await self._client.ask(request, messages.MAX_ERROR_BODY, attempts=1)
         except ConnectionLostError:
-            reply = await self._ask(request, messages.MAX_ERROR_BODY)
+            reply = await self._client.ask(request, messages.MAX_ERROR_BODY)
             return Reply(200, (), b"") if reply.status == 404 else reply
 
     # --- mutable slots ----------------------------------------------------------------------------
@@ -427,7 +340,7 @@ class GBSServer:
         attempts: int,
     ) -> TestWriteResult:
         size = sum(len(w.data) for vector in vectors.values() for w in vector.writes)
-        body = await _maybe_in_thread(size, partial(messages.pack_test_write, vectors, reads))
+        body = await maybe_in_thread(size, partial(messages.pack_test_write, vectors, reads))
         headers = (
             *_ACCEPT,
             _CONTENT,
@@ -438,7 +351,7 @@ class GBSServer:
         request = Request("POST", path, headers, body)
         limit = messages.test_write_limit(reads)
         carries = 10 * sum(read.size for read in reads)  # more shares than that are rare
-        reply = await self._ask(request, limit, carries=carries, attempts=attempts)
+        reply = await self._client.ask(request, limit, carries=carries, attempts=attempts)
         if reply.status == 401:
             await self._raise_401(
                 BadWriteEnablerError(
@@ -447,8 +360,8 @@ class GBSServer:
                 )
             )
         if reply.status != 200:
-            self._refuse(reply, "a test-and-set")
-        return await self._parsed(reply, partial(messages.parse_test_write, reads=reads))
+            self._client.refuse(reply, "a test-and-set")
+        return await self._client.parsed(reply, partial(messages.parse_test_write, reads=reads))
 
     # --- leases and complaints --------------------------------------------------------------------
 
@@ -456,11 +369,11 @@ class GBSServer:
         """See :class:`lafsfs.grid.api.StorageServer`."""
         path = f"/storage/v1/lease/{base32.encode(storage_index)}"
         request = Request("PUT", path, _lease_headers(lease))
-        reply = await self._ask(request, messages.MAX_ERROR_BODY)
+        reply = await self._client.ask(request, messages.MAX_ERROR_BODY)
         if reply.status == 404:
             raise NoSuchShareError(f"{self.name} holds nothing under this storage index")
         if reply.status not in (200, 204):
-            self._refuse(reply, "a lease")
+            self._client.refuse(reply, "a lease")
 
     async def advise_corrupt_share(
         self, kind: ShareKind, storage_index: bytes, shnum: int, reason: str
@@ -468,9 +381,9 @@ class GBSServer:
         """See :class:`lafsfs.grid.api.StorageServer`."""
         path = f"{_path(kind, storage_index)}/{shnum}/corrupt"
         request = Request("POST", path, (_CONTENT,), messages.pack_reason(reason))
-        reply = await self._ask(request, messages.MAX_ERROR_BODY)
+        reply = await self._client.ask(request, messages.MAX_ERROR_BODY)
         if reply.status not in (200, 204, 404):
-            self._refuse(reply, "a complaint")
+            self._client.refuse(reply, "a complaint")
 
 
 # --- pieces of requests ---------------------------------------------------------------------------
@@ -483,10 +396,6 @@ def _path(kind: ShareKind, storage_index: bytes) -> str:
     return f"/storage/v1/{kind.value}/{base32.encode(storage_index)}"
 
 
-def _swissnum_header(nurl: Nurl) -> tuple[str, str]:
-    return ("Authorization", f"Tahoe-LAFS {b64encode(nurl.swissnum).decode('ascii')}")
-
-
 def _secret(name: str, secret: bytes) -> tuple[str, str]:
     return ("X-Tahoe-Authorization", f"{name} {b64encode(secret).decode('ascii')}")
 
@@ -496,32 +405,3 @@ def _lease_headers(lease: LeaseSecrets) -> tuple[tuple[str, str], ...]:
         _secret("lease-renew-secret", lease.renew),
         _secret("lease-cancel-secret", lease.cancel),
     )
-
-
-async def _maybe_in_thread(size: int, work: Callable[[], T]) -> T:
-    """Pack or parse ``size`` bytes: in a thread where that takes longer than the hop."""
-    if size < THREAD_SIZE:
-        return work()
-    return await trio.to_thread.run_sync(work)
-
-
-async def _all_of(tasks: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run tasks side by side; the first server error ends them all and is raised as itself."""
-    if len(tasks) == 1:
-        await tasks[0]()
-        return
-    await trio.lowlevel.checkpoint()
-    failures: list[ServerError] = []
-
-    async def guard(task: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
-        try:
-            await task()
-        except ServerError as error:
-            failures.append(error)
-            scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for task in tasks:
-            nursery.start_soon(guard, task, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
