@@ -59,10 +59,14 @@ _NONE: frozenset[Secret] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A method on a path: what runs, what it is called in metrics, and which secrets it wants."""
+    """A method on a path: what runs, which secrets it wants, and what type its refusals have.
+
+    Stock clients look at the type of what they read before they look at the status.
+    """
 
     run: Callable[[Storage, Call], Awaitable[Reply]]
     secrets: frozenset[Secret] = _NONE
+    refusals: tuple[str, str] = _TEXT
 
     @property
     def name(self) -> str:
@@ -77,6 +81,8 @@ _EITHER, _IMMUTABLE, _MUTABLE = (
     f"(?P<kind>{kinds})/{_INDEX}" for kinds in ("immutable|mutable", "immutable", "mutable")
 )
 
+_READ = Endpoint(endpoints.read_share, refusals=endpoints.OCTETS)
+
 # From a path below the prefix to its methods.
 _ROUTES: tuple[tuple[str, dict[str, Endpoint]], ...] = (
     ("version", {"GET": Endpoint(endpoints.version)}),
@@ -87,12 +93,12 @@ _ROUTES: tuple[tuple[str, dict[str, Endpoint]], ...] = (
     (
         f"{_IMMUTABLE}/{_SHNUM}",
         {
-            "GET": Endpoint(endpoints.read_share),
+            "GET": _READ,
             "PATCH": Endpoint(endpoints.write_share, _UPLOAD),
         },
     ),
     (f"{_IMMUTABLE}/{_SHNUM}/abort", {"PUT": Endpoint(endpoints.abort, _UPLOAD)}),
-    (f"{_MUTABLE}/{_SHNUM}", {"GET": Endpoint(endpoints.read_share)}),
+    (f"{_MUTABLE}/{_SHNUM}", {"GET": _READ}),
     (
         f"{_MUTABLE}/read-test-write",
         {"POST": Endpoint(endpoints.read_test_write, _LEASE | {Secret.WRITE_ENABLER})},
@@ -116,22 +122,20 @@ _STATUSES: tuple[tuple[type[LafsError], int, str], ...] = (
 )
 
 
-def reply_to(error: LafsError) -> Reply:
-    """The answer that an error becomes."""
+def reply_to(error: LafsError, mime_type: tuple[str, str] = _TEXT) -> Reply:
+    """The answer that an error becomes, with that ``Content-Type``."""
     if isinstance(error, Refusal):
-        return _refusal(error.status, error.reason, *error.headers)
+        return _refusal(error.status, error.reason, mime_type, *error.headers)
     for kind, status, reason in _STATUSES:
         if isinstance(error, kind):
             detail = f": {error}" if isinstance(error, FormatError) else ""
-            return _refusal(status, reason + detail)
+            return _refusal(status, reason + detail, mime_type)
     log.error("a request failed", exc_info=error)
-    return _refusal(500, _BUG)
+    return _refusal(500, _BUG, mime_type)
 
 
 def _refusal(status: int, reason: str, *headers: tuple[str, str]) -> Reply:
-    if not reason:
-        return Reply(status, headers)
-    return Reply(status, (*headers, _TEXT), f"{reason}\n".encode())
+    return Reply(status, headers, f"{reason}\n".encode() if reason else b"")
 
 
 def find_endpoint(method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
@@ -189,17 +193,19 @@ class StorageApp:
                 record.moved(exchange.received, exchange.sent)
 
     async def _reply(self, exchange: Exchange, named: Callable[[str], None]) -> Reply:
+        mime_type = _TEXT
         try:
             if not is_authorized(exchange.header(b"authorization"), self._authorization):
                 return Reply(401)
             endpoint, groups = find_endpoint(exchange.method, exchange.path)
             named(endpoint.name)
+            mime_type = endpoint.refusals
             call = _call_of(exchange, endpoint, groups)
             return await endpoint.run(self._storage, call)
         except ClientGoneError:
             raise
         except LafsError as error:
-            return reply_to(error)
+            return reply_to(error, mime_type)
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.path)
-            return _refusal(500, _BUG)
+            return _refusal(500, _BUG, mime_type)
