@@ -40,7 +40,7 @@ from lafsfs.errors import (
 )
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
-from lafsfs.vfs.api import BadHandleError, InvalidRequestError, Opened
+from lafsfs.vfs.api import BadHandleError, Changed, InvalidRequestError, Opened
 from lafsfs.vfs.attributes import Kind
 from lafsfs.vfs.extents import merged
 from lafsfs.vfs.inodes import DirectoryInode, FileInode
@@ -170,14 +170,15 @@ class Files:
         await self.bring(self._handle(number).inode)
 
     async def learn_size(self, inode: FileInode, max_age: float) -> None:
-        """Ask for the size of a mutable file, if it was not asked for ``max_age`` seconds ago."""
-        now = trio.current_time()
-        if not inode.is_mutable or (max_age and now - inode.asked_at <= max_age):
+        """Ask for the size of a mutable file, if that was not done ``max_age`` seconds ago."""
+        node = self._node(inode) if inode.is_mutable else None
+        if not isinstance(node, MutableFileNode):
             return
-        size = await self._node(inode).size()
-        if inode.known_size is not None and size != inode.known_size:
+        version = await node.version(max_age)
+        if inode.known_version not in (None, version):
             inode.epoch += 1
-        inode.known_size, inode.asked_at = size, now
+            self._tree.tell(Changed(inode.number, contents=True))
+        inode.known_version, inode.known_size = version, version.data_length
 
     async def try_learn_size(self, inode: FileInode) -> None:
         """As :meth:`learn_size`, for those who can do without."""
@@ -219,7 +220,7 @@ class Files:
         written = await snapshot.written()
         modifier = functools.partial(merged, extents=snapshot.extents, written=written)
         inode.known_size = len(await node.modify(modifier))
-        inode.asked_at = trio.current_time()
+        inode.known_version = None
         return node.cap
 
     def _stored(self, inode: FileInode, staged: StagedContents, changes: int, cap: Cap) -> None:

@@ -36,7 +36,7 @@ from lafsfs.vfs.api import ROOT_INODE, StaleInodeError
 from lafsfs.vfs.attributes import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from lafsfs.caps import Cap, UnknownCap
     from lafsfs.errors import LafsError
@@ -205,7 +205,7 @@ class FileInode(Inode):
         self.epoch = 0  # counts changes of the contents that the kernel did not make
         self.opened_epoch = -1  # that of the newest open: what the kernel's pages are of
         self.known_size: int | None = None  # of a mutable file, when it was last asked for
-        self.asked_at = float("-inf")
+        self.known_version: Hashable | None = None  # what had that size
         self.storing = trio.Lock()  # held while the contents go to the grid
         self.is_retrying = False
 

@@ -30,7 +30,7 @@ from lafsfs.immutable import BytesSource
 from lafsfs.nodes.edits import Base, Conflict, Kept, SetChild, Unlink
 from lafsfs.vfs import numbers
 from lafsfs.vfs.api import InvalidRequestError
-from lafsfs.vfs.attributes import Kind
+from lafsfs.vfs.attributes import Kind, clamped
 from lafsfs.vfs.birth import born
 from lafsfs.vfs.directories import locked
 from lafsfs.vfs.files import handle_of
@@ -331,7 +331,8 @@ class Namespace:
     def changed(self, parent: DirectoryInode) -> None:
         """A name in ``parent`` changed now; later than any time before, whatever the clock says."""
         directory = parent.directory
-        directory.changed = max(self._tree.now(), directory.changed + 1)
+        latest = max(directory.changed, directory.newest_link or 0)
+        directory.changed = clamped(max(self._tree.now(), latest + 1))
 
     async def steady(self, parent: DirectoryInode, name: bytes) -> Edge:
         """The edge under a local name once no publish is carrying it.
