@@ -26,6 +26,7 @@ COMMANDS = {
     "mv": "lafsfs.cli.tree_commands:mv",
     "put": "lafsfs.cli.file_commands:put",
     "rm": "lafsfs.cli.tree_commands:rm",
+    "serve": "lafsfs.cli.serve:serve",
     "umount": "lafsfs.cli.mount_commands:umount",
 }
 

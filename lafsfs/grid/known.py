@@ -33,9 +33,11 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def open_directories(
-    directories: Sequence[Path], note: Path
+    directories: Sequence[Path], note: Path, *, reserved: int = 0, read_only: bool = False
 ) -> AsyncIterator[tuple[LocalServer, ...]]:
     """A server for each directory, in that order. Directories never used before are made.
+
+    ``reserved`` and ``read_only`` are as in :class:`~lafsfs.grid.local.LocalServer`.
 
     Raises:
         ConfigError: a directory holds something else, or ``note`` cannot be understood.
@@ -47,7 +49,12 @@ async def open_directories(
         missing: list[ServerUnavailableError] = []
         for directory in directories:
             try:
-                server = await LocalServer.open(directory, create=str(directory) not in known)
+                server = await LocalServer.open(
+                    directory,
+                    create=str(directory) not in known,
+                    reserved=reserved,
+                    read_only=read_only,
+                )
             except ServerUnavailableError as error:
                 if str(directory) not in known:
                     raise

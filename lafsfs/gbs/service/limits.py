@@ -28,6 +28,7 @@ class Limits:
 
     Attributes:
         connections: open at a time. When there are more, the one that was silent for longest goes.
+        silent: seconds for which a connection is left alone even then.
         handshake: seconds until TLS must stand.
         idle: seconds between two requests, and from the handshake to the first. Stock clients keep
             idle connections for 240.
@@ -41,6 +42,7 @@ class Limits:
     """
 
     connections: int = 1000
+    silent: float = 5.0
     handshake: float = 20.0
     idle: float = 300.0
     grace: float = 60.0

@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 SEND_PIECE = 64 << 10  # bytes that must be taken before the clock of a slow client starts again
 BUSY_WAIT = 0.1  # seconds until another look for a connection to close
-UNTOUCHED = 5.0  # seconds of silence before a connection may be closed for a new one
 
 
 def server_context(pem: Path) -> ssl.SSLContext:
@@ -140,7 +139,7 @@ class Connections:
     def _close_silent(self) -> bool:
         """Close the connection that was silent for longest, if that was long."""
         stream, touched = next(iter(self._open.items()))
-        if trio.current_time() - touched < UNTOUCHED:
+        if trio.current_time() - touched < self.limits.silent:
             return False
         stream.close_now()
         return True
