@@ -196,8 +196,7 @@ class _Window:
                     nursery.start_soon(self._fetch, span)
 
     async def _fetch(self, span: Span) -> None:
-        data = await self._reader.read(span)
-        self._parts.append((span, data[: span.size]))
+        self._parts.append((span, await self._reader.read(span)))
 
     def _holding(self, span: Span) -> tuple[Span, bytes] | None:
         for part in self._parts:

@@ -9,12 +9,15 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafsfs.caps import CHKCap
-from lafsfs.errors import NotEnoughSharesError
+from lafsfs.caps import CHKCap, CHKVerifyCap
+from lafsfs.errors import FormatError, NotEnoughSharesError
+from lafsfs.formats.geometry import CHKGeometry
+from lafsfs.grid.api import ShareKind
 from lafsfs.grid.broker import Broker
 from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, upload
-from lafsfs.immutable.verified import ContradictionError
+from lafsfs.immutable.encoder import Encoder
+from lafsfs.immutable.verified import ContradictionError, VerifiedFile
 from tests import golden_data
 from tests.immutable.grids import SECRETS, empty_grid
 
@@ -188,6 +191,32 @@ async def test_a_share_at_the_far_end_of_a_large_grid_is_found():
         assert await CHKFile(cap, broker, cache).read(0, 100_000) == CONTENTS
 
 
+async def test_a_share_at_two_servers_is_read_at_one():
+    servers, broker, cap = await stored()
+    first, second, *rest = holders_in_order(servers, broker, cap)
+    for server in rest:
+        server.lose(cap.storage_index)
+    for shnum, a, b in ((0, first, second), (1, second, first)):
+        b.shares[cap.storage_index, shnum] = a.shares[cap.storage_index, shnum]
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        first.calls.clear()
+        second.calls.clear()
+        assert await file.read(0, 100_000) == CONTENTS
+    assert first.count("read_share") + second.count("read_share") == 2 * 9
+
+
+async def test_servers_that_have_been_failing_are_asked_last():
+    servers, broker, cap = await stored(12)
+    doubtful = broker.servers_for(cap.storage_index)[5]
+    broker.note_failure(doubtful)
+    async with SegmentCache.open() as cache:
+        await CHKFile(cap, broker, cache).read(0, 10)
+    assert sum(server.count("list_shares") for server in servers) == 10
+    assert doubtful.count() == 0
+
+
 # --- servers in trouble ---------------------------------------------------------------------------
 
 
@@ -344,6 +373,73 @@ async def test_a_capability_of_another_file_with_the_same_storage_index():
             await CHKFile(wrong, broker, cache).read(0, 10)
 
 
+async def test_a_share_that_is_wrong_in_itself_is_not_asked_again():
+    servers, broker, cap = await stored()
+    bad = holders_in_order(servers, broker, cap)[0]
+    bad.corrupt(cap.storage_index, 0, 3)  # the version
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        bad.calls.clear()
+        assert await file.read(0, 100_000) == CONTENTS
+    assert bad.count("read_share") == 0
+
+
+async def test_a_share_stays_reported_when_everybody_is_asked_anew():
+    servers, broker, cap = await stored()
+    first, second, *rest = holders_in_order(servers, broker, cap)
+    for server in rest:
+        server.lose(cap.storage_index)
+    first.corrupt(cap.storage_index, 0, 3)
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        for _ in range(3):
+            with pytest.raises(NotEnoughSharesError, match=r"share 0 on .* is corrupt"):
+                await file.read(0, 10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(first.advisories) == 1
+        assert second.advisories == []
+        first.corrupt(cap.storage_index, 0, 3)  # repaired
+        assert await file.read(0, 100_000) == CONTENTS
+
+
+class LyingEncoder(Encoder):
+    """What an uploader does whose shares are consistent, but not of what their UEB says."""
+
+    def encode(self, plaintext):
+        blocks = super().encode(plaintext)
+        self._segment_hashes[-1] = bytes(32)
+        return blocks
+
+
+async def test_a_file_that_was_stored_wrongly_is_found_out():
+    geometry = CHKGeometry.plan(1000, 2, 2, 500)
+    encoder = LyingEncoder(bytes(16), geometry)
+    streams = [encoder.header(), encoder.header()]
+    for segment in range(2):
+        blocks = encoder.encode(CONTENTS[segment * 500 : segment * 500 + 500])
+        streams = [stream + block for stream, block in zip(streams, blocks, strict=True)]
+    streams = [stream + encoder.trees(shnum) for shnum, stream in enumerate(streams)]
+    endings = encoder.finish()
+    cap = CHKCap(bytes(16), endings.ueb_hash, 2, 2, 1000)
+    servers, broker = empty_grid(1)
+    for shnum in range(2):
+        data = streams[shnum] + endings.endings[shnum]
+        servers[0].put(ShareKind.IMMUTABLE, cap.storage_index, shnum, data)
+    async with SegmentCache.open() as cache:
+        with pytest.raises(ContradictionError, match="good blocks make a bad segment 1"):
+            await CHKFile(cap, broker, cache).read(700, 10)
+    assert servers[0].advisories == []  # not the server's fault
+
+
+def test_a_header_cannot_make_us_fetch_more_than_usual():
+    verified = VerifiedFile(CHKVerifyCap(bytes(16), bytes(32), 2, 4, 100_000_000))
+    assert verified.hinted_geometry(64 << 10).segment_size == 128 << 10
+    for block_size in (0, (512 << 10) + 1, 2**32 - 1):
+        with pytest.raises(FormatError):
+            verified.hinted_geometry(block_size)
+
+
 # --- many readers ---------------------------------------------------------------------------------
 
 
@@ -397,6 +493,18 @@ async def test_a_fetch_that_nobody_waits_for_is_cancelled(autojump_clock):
         # who has been asked before is remembered
         assert sum(server.count("list_shares") for server in servers) == 4
         assert sum(server.count() for server in servers) > calls
+
+
+async def test_servers_not_heard_out_are_asked_again(autojump_clock):
+    servers, broker, cap = await stored()
+    for server in servers:
+        server.delay = 1.0
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        with trio.move_on_after(0.5):
+            await file.read(0, 10)
+        assert await file.read(0, 10) == CONTENTS[:10]
+    assert [server.count("list_shares") for server in servers] == [2] * 4
 
 
 async def test_many_segments_at_once(autojump_clock):

@@ -12,6 +12,7 @@ from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, SourceChangedError, upload
 from lafsfs.immutable.asking import PATIENCE, SLOWEST_RATE
 from tests import golden_data
+from tests.fakes import FakeServer
 from tests.immutable.grids import SECRETS, empty_grid, spread_of
 
 SMALL = golden_data.generated("an upload", 1000)
@@ -233,7 +234,9 @@ async def test_a_server_that_refuses_is_replaced(autojump_clock):
     servers[2].read_only = True
     servers[3].refuse = {"allocate"}
     cap = await put(broker, SMALL, Encoding(2, 2, 4))
-    assert set(spread_of(servers, cap.storage_index)) == {"fake0", "fake4"}
+    spread = spread_of(servers, cap.storage_index)
+    assert {name: len(shnums) for name, shnums in spread.items()} == {"fake0": 2, "fake4": 2}
+    assert set().union(*spread.values()) == {0, 1, 2, 3}
     assert await reads_back(broker, cap, SMALL)
 
 
@@ -273,6 +276,14 @@ async def test_a_server_that_hangs_while_places_are_sought_is_left_out(autojump_
     assert trio.current_time() == start
 
 
+async def test_servers_that_have_been_failing_are_better_than_none():
+    servers, broker = empty_grid(4)
+    for server in servers[:2]:
+        broker.note_failure(server)
+    cap = await put(broker, LARGE)
+    assert set(spread_of(servers, cap.storage_index)) == {server.name for server in servers}
+
+
 # --- failures on the way --------------------------------------------------------------------------
 
 
@@ -290,6 +301,30 @@ async def test_too_many_deaths_on_the_way_end_the_upload():
     with pytest.raises(NotHappyError, match=r"on 2 servers, and 3 are needed.*is down"):
         await put(broker, LARGE)
     assert not any(server.uploads for server in servers[2:])
+
+
+async def test_an_upload_without_hope_is_not_carried_on():
+    servers, broker = empty_grid(2)
+    servers[0].fail_after = 2
+    source = CountingSource(bytes(6 << 20))
+    with pytest.raises(NotHappyError):
+        await put(broker, source, Encoding(1, 2, 2), convergence=None)
+    assert source.reads == [(0, 1 << 20), (1 << 20, 1 << 20)]
+
+
+class DoubtfulServer(FakeServer):
+    """Never admits that a share is complete."""
+
+    async def write_share(self, *args):
+        await super().write_share(*args)
+        return False
+
+
+async def test_a_share_that_is_not_complete_in_the_end_does_not_count():
+    servers = [DoubtfulServer("doubtful"), FakeServer("sure")]
+    with pytest.raises(NotHappyError, match=r"doubtful does not see share . as complete"):
+        await put(Broker(servers), SMALL, Encoding(1, 2, 2))
+    await put(Broker(servers), LARGE, Encoding(1, 1, 2))
 
 
 async def test_a_disk_that_fills_up_on_the_way_means_no_space():
