@@ -64,7 +64,7 @@ class Keeper:
 
 
 def main() -> int:
-    """The program. Exit codes: 0 standard input ended, 2 used wrongly."""
+    """The program. Exit codes: 0 standard input ended, 1 refused, 2 used wrongly."""
     furl = sys.stdin.readline().strip()
     try:
         parse_furl(furl)
@@ -73,11 +73,17 @@ def main() -> int:
         complain(f"{error}")
         return 2
     keeper = Keeper(Path(cache))
-    tub = Subscriber(keeper.announced, keeper.save_soon, complain).connect(furl)
+    refused: list[bool] = []
+
+    def give_up() -> None:
+        refused.append(True)
+        reactor.stop()
+
+    tub = Subscriber(keeper.announced, keeper.save_soon, give_up, complain).connect(furl)
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     reactor.run()
     tub.stopService()
-    return 0
+    return int(bool(refused))
 
 
 def _stop_at_end_of_input() -> None:

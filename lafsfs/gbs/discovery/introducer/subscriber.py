@@ -65,17 +65,20 @@ class Subscriber(Referenceable):
     """Subscribes whenever there is a connection.
 
     ``announced`` gets each set of signed announcements, unverified. ``subscribed`` is called each
-    time a subscription stands. ``complain`` gets one line.
+    time a subscription stands, ``refused`` when it is connected to but cannot be subscribed to.
+    ``complain`` gets one line.
     """
 
     def __init__(
         self,
         announced: Callable[[Iterable[object]], None],
         subscribed: Callable[[], None],
+        refused: Callable[[], None],
         complain: Callable[[str], None],
     ) -> None:
         self._announced = announced
         self._subscribed = subscribed
+        self._refused = refused
         self._complain = complain
 
     def connect(self, furl: str) -> Tub:
@@ -86,7 +89,7 @@ class Subscriber(Referenceable):
         tub.setOption("accept-gifts", False)
         tub.startService()
         tub.connectTo(furl, self._connected)
-        tub.getReference(furl).addErrback(self._failed, "cannot be reached, trying on")
+        tub.getReference(furl).addErrback(self._say, "cannot be reached, trying on")
         return tub
 
     def remote_announce_v2(self, announcements: Iterable[object]) -> None:
@@ -94,9 +97,8 @@ class Subscriber(Referenceable):
         self._announced(announcements)
 
     def _connected(self, introducer: Any) -> None:
-        asked = introducer.callRemote("get_version")
-        asked.addCallback(self._subscribe, introducer)
-        asked.addErrback(self._failed, "does not let us subscribe")
+        asked = introducer.callRemote("get_version").addCallback(self._subscribe, introducer)
+        asked.addErrback(self._refuse)
 
     def _subscribe(self, version: Any, introducer: Any) -> Any:
         if PROTOCOL not in version:
@@ -104,5 +106,9 @@ class Subscriber(Referenceable):
         asked = introducer.callRemote("subscribe_v2", self, SERVICE, SUBSCRIBER_INFO)
         return asked.addCallback(lambda _: self._subscribed())
 
-    def _failed(self, failure: Any, what: str) -> None:
+    def _refuse(self, failure: Any) -> None:
+        self._say(failure, "does not let us subscribe")
+        self._refused()
+
+    def _say(self, failure: Any, what: str) -> None:
         self._complain(f"{what}: {failure.getErrorMessage() or failure.type.__name__}")

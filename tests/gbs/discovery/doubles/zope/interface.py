@@ -1,0 +1,5 @@
+"""Nothing to implement: there is no remote side."""
+
+
+def implementer(*interfaces):
+    return lambda cls: cls

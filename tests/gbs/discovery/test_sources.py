@@ -1,0 +1,129 @@
+"""Who wins when several files speak of one server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import yaml
+
+from lafsfs.gbs.discovery.announcements import bare_record, record_of
+from lafsfs.gbs.discovery.cache import Announcement, write_cache
+from lafsfs.gbs.discovery.furl import parse_furl
+from lafsfs.gbs.discovery.node_dir import NodeDirectory
+from lafsfs.gbs.discovery.sources import Sources, merged
+from lafsfs.gbs.nurl import parse_nurl
+from tests.gbs.discovery.announced import Signer, announcement, furl, nurl
+from tests.gbs.discovery.nodes import cached, introducers, make_node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def of_node(path: Path, sources: Sources | None = None) -> Sources:
+    node = NodeDirectory(path)
+    return (sources or Sources()).with_node(node, node.settings())
+
+
+def names(sources: Sources) -> dict[str, str]:
+    return {record.key: record.name for record in sources.read()}
+
+
+def test_the_servers_of_a_node(tmp_path: Path) -> None:
+    path = make_node(tmp_path / "node", "one", "two")
+    private = path / "private"
+    (private / "introducers.yaml").write_text(introducers(default=furl("a"), play=furl("b")))
+    (private / "introducer_play_cache.yaml").write_text(cached("three"))
+    (private / "introducer_left_cache.yaml").write_text(cached("of a grid that was left"))
+    static = {"attic": {"ann": announcement("attic")}}
+    (private / "servers.yaml").write_text(yaml.safe_dump({"storage": static}))
+    sources = of_node(path)
+    assert set(names(sources).values()) == {"one", "two", "three", "attic"}
+    assert len(sources.introducers) == 2
+
+
+def test_what_the_user_wrote_wins_over_announcements(tmp_path: Path) -> None:
+    path = make_node(tmp_path / "node", "one", "two")
+    key = Signer("one").key
+    mine = announcement("one") | {"nickname": "mine"}
+    (path / "private" / "servers.yaml").write_text(
+        yaml.safe_dump({"storage": {key: {"ann": mine}}})
+    )
+    assert names(of_node(path))[key] == "mine"
+    configured = record_of(key, announcement("one") | {"nickname": "configured"}, "")
+    assert names(of_node(path, Sources(servers=(configured,))))[key] == "configured"
+
+
+def test_the_newer_announcement_wins_whichever_cache_it_is_in(tmp_path: Path) -> None:
+    path = make_node(tmp_path / "node")
+    key = Signer("one").key
+    sources = of_node(path, Sources(cache_directory=tmp_path / "own"))
+    (introducer,) = sources.introducers
+    own = sources.cache_of(introducer)
+    assert own is not None
+    for ours, theirs in ((1, 2), (2, 1)):
+        write_cache(own, [Announcement(key, announcement("ours", ours))])
+        (path / "private" / "introducer_default_cache.yaml").write_text(
+            yaml.safe_dump([{"ann": announcement("theirs", theirs), "key_s": key}])
+        )
+        assert names(sources) == {key: "ours" if ours > theirs else "theirs"}
+
+
+def test_our_own_cache_may_be_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sources = of_node(make_node(tmp_path / "node", "one"), Sources(cache_directory=tmp_path))
+    (path,) = sources.own_caches()
+    path.write_text("{nonsense")
+    assert set(names(sources).values()) == {"one"}
+    assert str(path) in caplog.text
+
+
+def test_settings_of_a_node_add_to_ours(tmp_path: Path) -> None:
+    path = make_node(tmp_path / "node")
+    with open(path / "tahoe.cfg", "a") as file:
+        file.write(f"[grid_managers]\nalice = pub-{Signer('alice').key}\n")
+    ours = Sources(
+        introducers=(parse_furl(furl("introducer")), parse_furl(furl("other"))),
+        managers=(Signer("bob").raw,),
+        preferred=frozenset({"v0-x"}),
+    )
+    sources = of_node(path, ours)
+    assert sources.managers == (Signer("bob").raw, Signer("alice").raw)
+    assert sources.preferred == {"v0-x"}
+    assert len(sources.introducers) == 2
+    assert Sources().is_empty
+    assert not sources.is_empty
+
+
+def test_a_bare_nurl_adds_an_address_to_a_server_that_is_known() -> None:
+    known = record_of(Signer("one").key, announcement("one"), "")
+    other = parse_nurl(nurl("one", "10.0.0.1:99"))
+    stranger = parse_nurl(nurl("stranger"))
+    bare = [bare_record([other], ""), bare_record([stranger], "")]
+    found = {record.key: record for record in merged(bare, [known])}
+    assert found.pop(known.key).nurls == (other, *known.nurls)
+    assert list(found.values()) == [bare_record([stranger], "")]
+
+
+def test_bare_nurls_with_one_pin_are_one_server() -> None:
+    nurls = [parse_nurl(nurl("one", f"10.0.0.{i}:99")) for i in (1, 2)]
+    (record,) = merged([bare_record([n], "") for n in nurls], [])
+    assert record.nurls == tuple(nurls)
+    assert record.key == bare_record(nurls, "").key
+
+
+def test_every_change_of_a_file_shows(tmp_path: Path) -> None:
+    path = make_node(tmp_path / "node", "one")
+    sources = of_node(path, replace(Sources(), cache_directory=tmp_path / "own"))
+    seen = [sources.signature()]
+    (path / "private" / "servers.yaml").write_text("storage: {}\n")
+    seen.append(sources.signature())
+    (path / "private" / "introducer_default_cache.yaml").write_text(cached("one", "two"))
+    seen.append(sources.signature())
+    write_cache(sources.own_caches()[0], [])
+    seen.append(sources.signature())
+    write_cache(sources.own_caches()[0], [])
+    seen.append(sources.signature())
+    assert len(set(seen)) == 5
+    assert sources.signature() == seen[-1]
