@@ -209,7 +209,7 @@ class Node:
     def start(self) -> None:
         """Start it; whether it has come up is for the caller to find out."""
         assert self.process is None
-        command = [self.tahoe, "run", "--allow-stdin-close", self.directory]
+        command = [str(self.tahoe), "run", "--allow-stdin-close", str(self.directory)]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -340,7 +340,7 @@ def create(tahoe: Path, commands: Iterable[list[str]]) -> None:
     said = [process.communicate()[0] for process in processes]
     for process, text in zip(processes, said, strict=True):
         if process.returncode:
-            raise RuntimeError(f"{process.args}: {text.decode(errors='replace')}")
+            raise RuntimeError(f"{process.args!r}: {text.decode(errors='replace')}")
 
 
 @contextmanager
