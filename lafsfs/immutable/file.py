@@ -10,10 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
 from lafsfs.crypto import aes
-from lafsfs.errors import CorruptShareError, NotEnoughSharesError, ServerError
+from lafsfs.errors import CorruptShareError, NotEnoughSharesError
 from lafsfs.grid.api import ShareKind
 from lafsfs.immutable.asking import ask
 from lafsfs.immutable.cpu import work_on
@@ -80,16 +78,11 @@ class CiphertextFile:
 
     async def _advise(self, reader: ShareReader, reason: str) -> None:
         server, index = reader.server, self.cap.storage_index
-        try:
-            await ask(
-                self._broker,
-                server,
-                lambda: server.advise_corrupt_share(
-                    ShareKind.IMMUTABLE, index, reader.shnum, reason
-                ),
-            )
-        except ServerError:
-            await trio.lowlevel.checkpoint()  # it was worth a try
+        await ask(
+            self._broker,
+            server,
+            lambda: server.advise_corrupt_share(ShareKind.IMMUTABLE, index, reader.shnum, reason),
+        )
 
 
 class CHKFile:

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 from cachetools import LRUCache
 
-from lafsfs.errors import LocalError
+from lafsfs.errors import LafsError, LocalError
 from lafsfs.immutable.asking import plain_errors
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 Key: TypeAlias = "tuple[CHKVerifyCap, int]"
 
 DEFAULT_MAX_BYTES = 64 << 20
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +151,13 @@ class SegmentCache:
             self._segments[file, segment.number] = segment
 
     def run_errand(self, errand: Callable[[], Awaitable[None]]) -> None:
-        """Do something that nobody waits for and that must not fail, such as a report."""
-        self._nursery.start_soon(errand)
+        """Do something that nobody waits for, such as a report. If it fails, it is logged."""
+        self._nursery.start_soon(self._run_errand, errand)
+
+    async def _run_errand(self, errand: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await errand()
+        except LafsError as error:
+            log.info("errand: %s", error)
+        except Exception:  # nobody is there to see it, and no error may end the cache
+            log.exception("errand")

@@ -36,7 +36,7 @@ from lafsfs.immutable.asking import ask
 from lafsfs.immutable.placement import abandon
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from lafsfs.grid.api import StorageServer
     from lafsfs.immutable.placement import Job, Places
@@ -249,7 +249,3 @@ class Shareholders:
             if not writer.complete:
                 unfinished.setdefault(writer.server, []).append(writer.shnum)
         await abandon(self._job, unfinished)
-
-    def held(self) -> Mapping[StorageServer, set[int]]:
-        """Where complete shares are, as far as we know."""
-        return self._held

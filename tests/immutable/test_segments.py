@@ -169,3 +169,15 @@ async def test_what_the_user_of_the_cache_raises_comes_out_as_it_is():
     with pytest.raises(ZeroDivisionError):
         async with SegmentCache.open():
             raise ZeroDivisionError
+
+
+async def test_an_errand_that_fails_is_logged_and_ends_nothing(caplog):
+    async def fail():
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    async with SegmentCache.open() as cache:
+        cache.run_errand(fail)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await cache.get(FILE, 1, Fetches().of(1))).number == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -214,6 +214,18 @@ async def test_missing_shares_are_added_to_those_that_are_there():
     assert [server.count("write_share") for server in servers if server is not gone] == [1, 1, 1]
 
 
+async def test_reserving_renews_the_lease_on_what_is_there():
+    servers, broker = empty_grid(2)
+    encoding = Encoding(2, 2, 4)
+    cap = await put(broker, LARGE, encoding)
+    servers[0].lose(cap.storage_index, min(servers[0].held(cap.storage_index)))
+    for server in servers:
+        server.calls.clear()
+    assert await put(broker, LARGE, encoding) == cap
+    assert [server.count("allocate") for server in servers] == [1, 0]
+    assert [server.count("add_lease") for server in servers] == [0, 1]
+
+
 async def test_every_server_gets_our_lease():
     servers, broker = empty_grid(4)
     cap = await put(broker, LARGE)
