@@ -5,6 +5,7 @@ furl            fURLs, of which the tub id is wanted
 announcements   what a server says of itself        -> ServerRecord
 grid_manager    who may receive uploads
 cache           announcements in a file
+static          servers.yaml
 node_dir        a Tahoe client node's directory, read-only
 sources         all that names servers, read together
 roster          servers made of records, handed to the broker, kept in step

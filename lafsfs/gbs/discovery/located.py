@@ -72,6 +72,10 @@ class Located:
             raise ConfigError(f"{self.where}: a single value is needed here")
         return str(self.node.value)
 
+    def is_nothing(self) -> bool:
+        """Whether there is no value behind a colon."""
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == "tag:yaml.org,2002:null"
+
     def value(self) -> Any:  # noqa: ANN401 - whatever stands there
         """This part as Python objects.
 

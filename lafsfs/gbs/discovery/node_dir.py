@@ -29,15 +29,17 @@ from typing import TYPE_CHECKING
 
 from lafsfs.crypto import base32, ed25519
 from lafsfs.errors import ConfigError, FormatError, UsageError
-from lafsfs.gbs.discovery.announcements import ServerRecord, record_of
 from lafsfs.gbs.discovery.furl import Furl, parse_furl
-from lafsfs.gbs.discovery.located import Located, read_text, read_yaml
+from lafsfs.gbs.discovery.located import read_text, read_yaml
+from lafsfs.gbs.discovery.static import read_static_servers
 from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.secrets import ClientSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from lafsfs.gbs.discovery.announcements import ServerRecord
 
 # What stock uses where tahoe.cfg says nothing.
 DEFAULT_NEEDED, DEFAULT_HAPPY, DEFAULT_TOTAL = 3, 7, 10
@@ -124,11 +126,7 @@ class NodeDirectory:
         Raises:
             ConfigError: it is no mapping of servers; says which line.
         """
-        top = read_yaml(self.servers_file)
-        listed = None if top is None else top.get("storage")
-        if listed is None or _is_nothing(listed):
-            return []
-        return [_static_record(key, value) for key, value in listed.items()]
+        return read_static_servers(self.servers_file)
 
     def _secret(self, name: str) -> bytes:
         path = self.private / name
@@ -148,7 +146,7 @@ class NodeDirectory:
         named: dict[str, Furl] = {}
         top = read_yaml(path)
         listed = None if top is None else top.get("introducers")
-        if listed is not None and not _is_nothing(listed):
+        if listed is not None and not listed.is_nothing():
             for name, value in listed.items():
                 furl = value.get("furl")
                 if furl is None:
@@ -168,31 +166,11 @@ class NodeDirectory:
             yield Introducer(petname, parsed, cache)
 
 
-def _is_nothing(part: Located) -> bool:
-    return part.value() is None
-
-
 def _furl(text: str, where: str) -> Furl:
     try:
         return parse_furl(text.strip())
     except FormatError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _static_record(key: Located, value: Located) -> ServerRecord:
-    announced = value.get("ann")
-    if announced is None:
-        raise ConfigError(f"{value.where}: this server has no ann")
-    values = announced.value()
-    if not isinstance(values, dict):
-        raise ConfigError(f"{announced.where}: ann is not a mapping")
-    record = record_of(key.text(), values, key.where)
-    handlers = value.get("connections")
-    if handlers is not None and not _is_nothing(handlers):
-        for hint, handler in handlers.items():
-            if hint.text() == "tcp" and handler.text().lower() != "tcp":
-                raise ConfigError(f"{handler.where}: lafsfs connects over plain TCP only")
-    return record
 
 
 class _TahoeConfig:

@@ -1,8 +1,8 @@
 """Everything that names storage servers, read together: who there is, and what is preferred.
 
-Servers come from the configuration (a NURL, or a table that says more), from a Tahoe node's
-``servers.yaml``, and from what introducers announced, which is in caches: the node's, and those of
-our own subscriber. One server may be named by several of them.
+Servers come from the configuration (a NURL, or a table that says more), from ``servers.yaml``, a
+Tahoe node's or our own, and from what introducers announced, which is in caches: the node's, and
+those of our own subscriber. One server may be named by several of them.
 
 Rules:
 
@@ -23,12 +23,14 @@ from lafsfs.crypto import base32
 from lafsfs.errors import ConfigError
 from lafsfs.gbs.discovery.announcements import bare_record
 from lafsfs.gbs.discovery.cache import newest, read_cache
+from lafsfs.gbs.discovery.static import read_static_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from lafsfs.gbs.discovery.announcements import ServerRecord
+    from lafsfs.gbs.discovery.cache import Announcement
     from lafsfs.gbs.discovery.furl import Furl
     from lafsfs.gbs.discovery.node_dir import NodeDirectory, NodeSettings
 
@@ -38,75 +40,95 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """An introducer that is listened to.
+
+    ``own``: the cache that our subscriber keeps. ``others``: caches that somebody else keeps, to be
+    read as well.
+    """
+
+    furl: Furl
+    own: Path
+    others: tuple[Path, ...] = ()
+
+    def is_unheard(self) -> bool:
+        """Whether there is no cache yet."""
+        return not any(path.exists() for path in (self.own, *self.others))
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What to read.
 
     Attributes:
         servers: configured ones, bare NURLs among them.
-        introducers: to subscribe to, the node's included.
+        files: in the form of ``servers.yaml``; they need not be there.
+        introducers: those that announce servers.
         managers: 32-byte keys of the Grid Managers who decide about uploads; empty for none.
         preferred: keys of servers that come first.
-        cache_directory: where our own subscriber keeps what introducers announce.
-        node: a Tahoe node's directory, whose servers are used too.
     """
 
     servers: tuple[ServerRecord, ...] = ()
-    introducers: tuple[Furl, ...] = ()
+    files: tuple[Path, ...] = ()
+    introducers: tuple[Followed, ...] = ()
     managers: tuple[bytes, ...] = field(default=())
     preferred: frozenset[str] = frozenset()
-    cache_directory: Path | None = None
-    node: NodeDirectory | None = None
-    node_caches: tuple[Path, ...] = ()
 
-    def with_node(self, node: NodeDirectory, settings: NodeSettings) -> Sources:
-        """These sources and those of a node."""
-        furls = {furl.tub_id: furl for furl in self.introducers}
-        furls |= {introducer.furl.tub_id: introducer.furl for introducer in settings.introducers}
+    def with_introducers(self, furls: Iterable[Furl], cache_directory: Path) -> Sources:
+        """These sources and introducers, whose announcements are kept in a directory of ours."""
+        return self._following(Followed(f, own_cache(cache_directory, f)) for f in furls)
+
+    def with_node(
+        self, node: NodeDirectory, settings: NodeSettings, cache_directory: Path
+    ) -> Sources:
+        """These sources and those of a Tahoe node."""
+        introducers = (
+            Followed(i.furl, own_cache(cache_directory, i.furl), (i.cache,))
+            for i in settings.introducers
+        )
         return replace(
-            self,
-            introducers=tuple(furls.values()),
+            self._following(introducers),
+            files=(*self.files, node.servers_file),
             managers=(*self.managers, *settings.grid_managers),
             preferred=self.preferred | settings.preferred,
-            node=node,
-            node_caches=tuple(introducer.cache for introducer in settings.introducers),
         )
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no server can ever come from here."""
-        return not (self.servers or self.introducers or self.node)
-
-    def cache_of(self, furl: Furl) -> Path | None:
-        """Where our subscriber keeps what this introducer announces."""
-        if self.cache_directory is None:
-            return None
-        return self.cache_directory / f"{base32.encode(furl.tub_id)}.yaml"
-
-    def own_caches(self) -> list[Path]:
-        """The caches of our own subscriber."""
-        return [path for furl in self.introducers if (path := self.cache_of(furl)) is not None]
+    def _following(self, more: Iterable[Followed]) -> Sources:
+        by_tub = {known.furl.tub_id: known for known in self.introducers}
+        for new in more:
+            known = by_tub.get(new.furl.tub_id, new)
+            others = tuple(dict.fromkeys((*known.others, *new.others)))
+            by_tub[new.furl.tub_id] = replace(known, others=others)
+        return replace(self, introducers=tuple(by_tub.values()))
 
     def read(self) -> tuple[ServerRecord, ...]:
         """All servers, each once, those with faults included.
 
         Raises:
-            ConfigError: a file of the node is broken; says which line.
+            ConfigError: a file that is not ours is broken; says which line.
         """
-        static = [*self.servers, *(self.node.static_servers() if self.node else ())]
-        cached = [item for path in self.node_caches for item in read_cache(path)]
-        for path in self.own_caches():
-            try:
+        static = [*self.servers]
+        for path in self.files:
+            static += read_static_servers(path)
+        cached: list[Announcement] = []
+        for introducer in self.introducers:
+            for path in introducer.others:
                 cached += read_cache(path)
+            try:
+                cached += read_cache(introducer.own)
             except ConfigError as error:  # it will be written anew
                 log.warning("%s", error)
         return tuple(merged(static, (item.record() for item in newest(cached))))
 
     def signature(self) -> Signature:
         """Changes whenever one of the files does."""
-        files = [*self.node_caches, *self.own_caches()]
-        if self.node is not None:
-            files.append(self.node.servers_file)
-        return tuple(_signature(path) for path in files)
+        caches = [path for i in self.introducers for path in (i.own, *i.others)]
+        return tuple(_signature(path) for path in (*self.files, *caches))
+
+
+def own_cache(directory: Path, furl: Furl) -> Path:
+    """Where our subscriber keeps what an introducer announces."""
+    return directory / f"{base32.encode(furl.tub_id)}.yaml"
 
 
 def merged(

@@ -83,7 +83,7 @@ def node(tmp_path: Path) -> Path:
 
 def of_node(path: Path) -> Sources:
     node = NodeDirectory(path)
-    return Sources().with_node(node, node.settings())
+    return Sources().with_node(node, node.settings(), path.parent / "own")
 
 
 def announce(node: Path, *servers: str, **more: Any) -> None:
@@ -262,8 +262,8 @@ async def test_two_records_of_one_id_are_one_server(
     roster: Open, handshakes: Handshakes, node: Path, patient_clock: Any
 ) -> None:
     handshakes.up = {parse_nurl(nurl("x")).pin: tub_id("one")}
-    sources = of_node(node)
-    grid = roster(bare("x").with_node(sources.node, sources.node.settings()))
+    directory = NodeDirectory(node)
+    grid = roster(bare("x").with_node(directory, directory.settings(), node.parent / "own"))
     await grid.refresh()
     assert names(grid) == ["two", "x"]
     (fault,) = (entry.fault for entry in grid.entries() if entry.fault)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import yaml
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 def of_node(path: Path, sources: Sources | None = None) -> Sources:
     node = NodeDirectory(path)
-    return (sources or Sources()).with_node(node, node.settings())
+    return (sources or Sources()).with_node(node, node.settings(), path.parent / "own")
 
 
 def names(sources: Sources) -> dict[str, str]:
@@ -59,10 +58,9 @@ def test_what_the_user_wrote_wins_over_announcements(tmp_path: Path) -> None:
 def test_the_newer_announcement_wins_whichever_cache_it_is_in(tmp_path: Path) -> None:
     path = make_node(tmp_path / "node")
     key = Signer("one").key
-    sources = of_node(path, Sources(cache_directory=tmp_path / "own"))
+    sources = of_node(path)
     (introducer,) = sources.introducers
-    own = sources.cache_of(introducer)
-    assert own is not None
+    own = introducer.own
     for ours, theirs in ((1, 2), (2, 1)):
         write_cache(own, [Announcement(key, announcement("ours", ours))])
         (path / "private" / "introducer_default_cache.yaml").write_text(
@@ -72,8 +70,9 @@ def test_the_newer_announcement_wins_whichever_cache_it_is_in(tmp_path: Path) ->
 
 
 def test_our_own_cache_may_be_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    sources = of_node(make_node(tmp_path / "node", "one"), Sources(cache_directory=tmp_path))
-    (path,) = sources.own_caches()
+    sources = of_node(make_node(tmp_path / "node", "one"))
+    path = sources.introducers[0].own
+    path.parent.mkdir()
     path.write_text("{nonsense")
     assert set(names(sources).values()) == {"one"}
     assert str(path) in caplog.text
@@ -83,17 +82,17 @@ def test_settings_of_a_node_add_to_ours(tmp_path: Path) -> None:
     path = make_node(tmp_path / "node")
     with open(path / "tahoe.cfg", "a") as file:
         file.write(f"[grid_managers]\nalice = pub-{Signer('alice').key}\n")
-    ours = Sources(
-        introducers=(parse_furl(furl("introducer")), parse_furl(furl("other"))),
-        managers=(Signer("bob").raw,),
-        preferred=frozenset({"v0-x"}),
-    )
-    sources = of_node(path, ours)
+    furls = [parse_furl(furl("introducer")), parse_furl(furl("other"))]
+    ours = Sources(managers=(Signer("bob").raw,), preferred=frozenset({"v0-x"}))
+    sources = of_node(path, ours.with_introducers(furls, tmp_path / "own"))
     assert sources.managers == (Signer("bob").raw, Signer("alice").raw)
     assert sources.preferred == {"v0-x"}
-    assert len(sources.introducers) == 2
-    assert Sources().is_empty
-    assert not sources.is_empty
+    theirs = path / "private" / "introducer_default_cache.yaml"
+    assert [introducer.others for introducer in sources.introducers] == [(theirs,), ()]
+    assert [introducer.is_unheard() for introducer in sources.introducers] == [False, True]
+    theirs.unlink()
+    assert [introducer.is_unheard() for introducer in sources.introducers] == [True, True]
+    assert Sources().read() == ()
 
 
 def test_a_bare_nurl_adds_an_address_to_a_server_that_is_known() -> None:
@@ -115,15 +114,15 @@ def test_bare_nurls_with_one_pin_are_one_server() -> None:
 
 def test_every_change_of_a_file_shows(tmp_path: Path) -> None:
     path = make_node(tmp_path / "node", "one")
-    sources = of_node(path, replace(Sources(), cache_directory=tmp_path / "own"))
+    sources = of_node(path)
     seen = [sources.signature()]
     (path / "private" / "servers.yaml").write_text("storage: {}\n")
     seen.append(sources.signature())
     (path / "private" / "introducer_default_cache.yaml").write_text(cached("one", "two"))
     seen.append(sources.signature())
-    write_cache(sources.own_caches()[0], [])
+    write_cache(sources.introducers[0].own, [])
     seen.append(sources.signature())
-    write_cache(sources.own_caches()[0], [])
+    write_cache(sources.introducers[0].own, [])
     seen.append(sources.signature())
     assert len(set(seen)) == 5
     assert sources.signature() == seen[-1]
