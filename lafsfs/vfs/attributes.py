@@ -37,6 +37,7 @@ import math
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from lafsfs.vfs import acl, numbers
@@ -52,6 +53,8 @@ _MAX_ID: Final = 0xFFFFFFFE  # 2^32 - 1 means "nobody" to chown
 _MAX_RDEV: Final = 0xFFFFFFFF
 _MAX_SIZE: Final = (1 << 63) - 1
 _NS: Final = 1_000_000_000
+
+_NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})  # one for all who have none
 
 _Default = TypeVar("_Default", int, None)
 
@@ -108,7 +111,7 @@ class Posix:
     nlink: int = 1
     size: int | None = None
     number: int | None = None
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: _NO_XATTRS, repr=False)
 
     @property
     def st_mode(self) -> int:
@@ -313,9 +316,9 @@ def _encode_xattrs(xattrs: Mapping[bytes, bytes]) -> dict[str, str]:
     return {name.decode("latin-1"): _base64(value) for name, value in xattrs.items()}
 
 
-def _decode_xattrs(stored: object) -> dict[bytes, bytes]:
+def _decode_xattrs(stored: object) -> Mapping[bytes, bytes]:
     if not isinstance(stored, Mapping):
-        return {}
+        return _NO_XATTRS
     xattrs: dict[bytes, bytes] = {}
     space = 0
     for name, text in stored.items():

@@ -143,7 +143,9 @@ class Edge:
 
 
 class Inode:
-    """What all kinds have in common."""
+    """What all kinds have in common. Kept small: a big directory read to its end makes many."""
+
+    __slots__ = ("edges", "lookups", "number", "opens", "posix", "version")
 
     is_per_path = False  # whether another path to the same directory leads to another inode
 
@@ -195,19 +197,33 @@ class Inode:
 class FileInode(Inode):
     """A file, or anything else that is stored as one: link, fifo, socket, device."""
 
+    __slots__ = (
+        "_cap",
+        "_storing",
+        "epoch",
+        "is_retrying",
+        "known_size",
+        "known_version",
+        "node",
+        "opened_epoch",
+        "staged",
+        "superseded",
+        "writers",
+    )
+
     def __init__(self, number: int, posix: Posix, cap: Cap | UnknownCap | None) -> None:
         super().__init__(number, posix)
         self._cap = cap
         self.staged: StagedContents | None = None
         self.node: FileNode | None = None  # of ``cap``, while the file is open
-        self.superseded: set[str] = set()  # digests of capabilities that ours replaced
+        self.superseded: frozenset[str] = frozenset()  # digests of what our capability replaced
         self.writers = 0  # handles open for writing
         self.epoch = 0  # counts changes of the contents that the kernel did not make
         self.opened_epoch = -1  # that of the newest open: what the kernel's pages are of
         self.known_size: int | None = None  # of a mutable file, when it was last asked for
         self.known_version: Hashable | None = None  # what had that size
-        self.storing = trio.Lock()  # held while the contents go to the grid
         self.is_retrying = False
+        self._storing: trio.Lock | None = None
 
     @property
     def cap(self) -> Cap | UnknownCap | None:
@@ -220,6 +236,13 @@ class FileInode(Inode):
     @property
     def is_idle(self) -> bool:
         return super().is_idle and (self.staged is None or not self.edges)
+
+    @property
+    def storing(self) -> trio.Lock:
+        """Held while the contents go to the grid."""
+        if self._storing is None:
+            self._storing = trio.Lock()
+        return self._storing
 
     @property
     def is_mutable(self) -> bool:
@@ -247,12 +270,14 @@ class FileInode(Inode):
         if self._cap != cap:
             self.node = None
         if self._cap is not None and self._cap != cap:
-            self.superseded.add(self._cap.read_cap().digest)
+            self.superseded |= {self._cap.read_cap().digest}
         self._cap = cap
 
 
 class DirectoryInode(Inode):
     """A directory, on one path."""
+
+    __slots__ = ("children", "directory")
 
     is_per_path = True
 
@@ -284,6 +309,8 @@ class DirectoryInode(Inode):
 
 class LoopInode(Inode):
     """A directory inside itself, shown as a symbolic link to where it already is."""
+
+    __slots__ = ("target",)
 
     is_per_path = True
 
