@@ -1,16 +1,17 @@
 """The composition root: the one place that builds the whole object graph, bottom up.
 
-    secrets, servers, broker, keys, caches      open_grid()       what the command line needs too
+    servers, broker                             open_servers()    directories, and whoever is found
+    secrets, keys, caches                       open_grid()       what the command line needs too
     file system, handlers, session              run_mount()       serves until unmounted
 
 Every part is an async context manager inside the one it needs, so that whatever fails while the
 next is built or used, what is open is closed in the opposite order. Nothing here decides anything
 but defaults:
 
-- One storage directory is 1-of-1; ``m`` directories are ``ceil(m/2)``-of-``m``, happy when ``k``
-  servers took a share.
+- One storage directory is 1-of-1; ``m`` servers are ``ceil(m/2)``-of-``m``, happy when ``k``
+  servers took a share. Grids of ten and more that others offer are 3-of-10, as everybody does it.
 - The client's two secrets are made at first use and kept 0600 in the configuration's ``private/``,
-  under the names and in the form that Tahoe-LAFS uses.
+  under the names and in the form that Tahoe-LAFS uses. A Tahoe node's are read, never made.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ from lafsfs.errors import (
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
 from lafsfs.fuse.session import check_mountpoint, open_session
-from lafsfs.grid.broker import Broker
+from lafsfs.gbs.discovery.roster import Roster
+from lafsfs.gbs.discovery.sources import Sources
+from lafsfs.gbs.discovery.subscription import can_subscribe, introduce, keep_subscribed
 from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.known import open_directories
 from lafsfs.grid.secrets import ClientSecrets
@@ -55,12 +58,14 @@ if TYPE_CHECKING:
 
     from lafsfs.caps import Cap
     from lafsfs.fuse.session import Session
+    from lafsfs.gbs.discovery.node_dir import NodeDirectory
     from lafsfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
 
 SECRET_SIZE = 32  # bytes
 SEGMENT_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, read-ahead included
+COMMON = Encoding(3, 7, 10)  # what stock Tahoe-LAFS does unless it is told otherwise
 DRAIN_TIMEOUT = 60.0  # seconds for what is pending when told to stop and the grid does not answer
 
 
@@ -72,8 +77,11 @@ class Settings:
         storage: directories, each a server of the embedded grid; those that do not exist are made.
         config_directory: the client's secrets are in its ``private/``.
         state_directory: what belongs to this machine: staged data, the root's attributes.
-        encoding: ``None`` for what suits the number of directories.
+        encoding: ``None`` for what suits the number of servers.
         convergent: whether equal files are stored once; otherwise every upload has a random key.
+        sources: what names servers that are not directories here.
+        node: the Tahoe node's directory that the secrets are in; ``None`` for our own.
+        follow: whether to stay in step with the sources, as only what runs for long needs to.
     """
 
     storage: tuple[Path, ...]
@@ -81,6 +89,9 @@ class Settings:
     state_directory: Path
     encoding: Encoding | None = None
     convergent: bool = True
+    sources: Sources = field(default_factory=Sources)
+    node: NodeDirectory | None = None
+    follow: bool = False
 
 
 # Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
@@ -162,26 +173,81 @@ async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
     """Servers, secrets, keys and caches, for as long as the context lasts.
 
     Raises:
-        ConfigError: a storage directory or a secret is unusable; the message names the file.
+        ConfigError: a file, a storage directory or a secret is unusable, or no server is known; the
+            message names the file.
         ServerUnavailableError: none of the storage directories is there.
+        UsageError: a storage directory is named twice.
     """
-    secrets = await trio.to_thread.run_sync(load_secrets, settings.config_directory / "private")
-    known = settings.config_directory / "storage.json"
-    async with (
-        open_directories(settings.storage, known) as servers,
-        KeyPool.open() as key_pool,
-        SegmentCache.open(SEGMENT_CACHE_SIZE) as segment_cache,
-    ):
-        grid = Grid(
-            broker=Broker(servers),
-            secrets=secrets,
-            encoding=settings.encoding or Encoding.for_servers(len(servers)),
-            key_pool=key_pool,
-            segment_cache=segment_cache,
-            contents_cache=ContentsCache(),
-            convergence=secrets.convergence_secret if settings.convergent else None,
-        )
-        yield NodeMaker(grid)
+    secrets = await trio.to_thread.run_sync(_secrets_of, settings)
+    async with open_servers(settings) as roster:
+        _require_servers(roster)
+        async with (
+            _in_step(settings, roster),
+            KeyPool.open() as key_pool,
+            SegmentCache.open(SEGMENT_CACHE_SIZE) as segment_cache,
+        ):
+            grid = Grid(
+                broker=roster.broker,
+                secrets=secrets,
+                encoding=settings.encoding or _default_encoding(roster),
+                key_pool=key_pool,
+                segment_cache=segment_cache,
+                contents_cache=ContentsCache(),
+                convergence=secrets.convergence_secret if settings.convergent else None,
+            )
+            yield NodeMaker(grid)
+
+
+@asynccontextmanager
+async def open_servers(settings: Settings) -> AsyncIterator[Roster]:
+    """All servers that are configured or can be found, usable or not.
+
+    Raises:
+        ConfigError, ServerUnavailableError, UsageError: as :func:`open_grid`.
+    """
+    config = settings.config_directory
+    if settings.storage:
+        await trio.to_thread.run_sync(_make_private, config)
+    async with open_directories(settings.storage, config / "storage.json") as local:
+        await introduce(settings.sources.introducers)
+        async with Roster.open(settings.sources, local, config / "servers.json") as roster:
+            yield roster
+
+
+@asynccontextmanager
+async def _in_step(settings: Settings, roster: Roster) -> AsyncIterator[None]:
+    """Follow what names servers, while something runs that lives for long."""
+    if not settings.follow:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        if can_subscribe():
+            for introducer in settings.sources.introducers:
+                nursery.start_soon(keep_subscribed, introducer.furl, introducer.own)
+        nursery.start_soon(roster.follow)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def _require_servers(roster: Roster) -> None:
+    """Raise ConfigError if there is nobody to talk to."""
+    if roster.broker.servers:
+        return
+    faults = [f"{entry.record.name}: {entry.fault}" for entry in roster.entries()]
+    reasons = "; ".join(faults[:3]) or "none is configured, and none was announced"
+    raise ConfigError(f"there is no storage server that can be used ({reasons})")
+
+
+def _default_encoding(roster: Roster) -> Encoding:
+    count = len(roster.broker.servers)
+    others = count - len(roster.local)
+    return COMMON if others and count >= COMMON.n else Encoding.for_servers(count)
+
+
+def _secrets_of(settings: Settings) -> ClientSecrets:
+    if settings.node is not None:
+        return settings.node.secrets()
+    return load_secrets(settings.config_directory / "private")
 
 
 def load_secrets(directory: Path) -> ClientSecrets:
@@ -248,7 +314,7 @@ async def run_mount(
     await trio.to_thread.run_sync(_make_private, settings.state_directory)
     if not root.can_write:  # then nothing below can be written either
         options = replace(options, read_only=True)
-    async with open_grid(settings) as maker:
+    async with open_grid(replace(settings, follow=True)) as maker:
         directory = maker.directory(root)
         invalidations = Invalidations()
         vfs_settings = VfsSettings(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from lafsfs.crypto import base32
-from lafsfs.errors import ConfigError, FormatError, ServerUnavailableError
+from lafsfs.errors import ConfigError, FormatError, ServerUnavailableError, UsageError
 from lafsfs.grid.identity import SERVER_ID_SIZE, Identity
 from lafsfs.grid.local import LocalServer
 
@@ -42,7 +42,9 @@ async def open_directories(
     Raises:
         ConfigError: a directory holds something else, or ``note`` cannot be understood.
         ServerUnavailableError: not one of them is there.
+        UsageError: one is named twice, or is a copy of another: that is one disk to lose, not two.
     """
+    await trio.to_thread.run_sync(_require_distinct, directories)
     known = await trio.to_thread.run_sync(load_known, note)
     async with contextlib.AsyncExitStack() as stack:
         servers: list[LocalServer] = []
@@ -65,12 +67,33 @@ async def open_directories(
             servers.append(server)
         if missing and len(missing) == len(servers):
             raise missing[0]
+        _require_one_each(servers)
         found = {
             server.name: Identity(server.server_id, server.permutation_seed) for server in servers
         }
         if any(known.get(name) != identity for name, identity in found.items()):
             await trio.to_thread.run_sync(save_known, note, {**known, **found})
         yield tuple(servers)
+
+
+def _require_distinct(directories: Sequence[Path]) -> None:
+    seen: set[Path] = set()
+    for directory in directories:
+        there = directory.resolve()
+        if there in seen:
+            raise UsageError(f"the storage directory {directory} is named twice")
+        seen.add(there)
+
+
+def _require_one_each(servers: Sequence[LocalServer]) -> None:
+    names: dict[bytes, str] = {}
+    for server in servers:
+        other = names.setdefault(server.server_id, server.name)
+        if other != server.name:
+            raise UsageError(
+                f"{other} and {server.name} have one identity: they are the same storage "
+                "directory, or one is a copy of the other"
+            )
 
 
 def load_known(note: Path) -> dict[str, Identity]:

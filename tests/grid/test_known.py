@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from lafsfs.errors import ConfigError, ServerUnavailableError
+from lafsfs.errors import ConfigError, ServerUnavailableError, UsageError
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.known import load_known, open_directories
 
@@ -66,3 +68,15 @@ async def test_a_directory_of_something_else_is_left_alone(tmp_path, note):
         await opened([tmp_path], note)
     with pytest.raises(ConfigError):
         await opened([tmp_path / "file"], note)
+
+
+async def test_one_directory_is_one_server(tmp_path, note):
+    one, two = tmp_path / "one", tmp_path / "two"
+    await opened([one], note)
+    (tmp_path / "link").symlink_to(one)
+    for again in (one, tmp_path / "x" / ".." / "one", tmp_path / "link"):
+        with pytest.raises(UsageError, match="named twice"):
+            await opened([one, again], note)
+    shutil.copytree(one, two)
+    with pytest.raises(UsageError, match="copy of the other"):
+        await opened([one, two], note)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lafsfs.gbs.discovery.furl import Furl
+    from lafsfs.gbs.discovery.sources import Followed
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ FIRST_WAIT = 1.0  # seconds before the program is started again
 MAX_WAIT = 300.0  # seconds
 LONG_ENOUGH = 60.0  # seconds after which a run counts as a good one
 MAX_LINE = 500  # characters of what the program says
+INTRODUCTION = 30.0  # seconds for an introducer to be heard of for the first time
 LOOK = 0.2  # seconds between looks at a cache that is waited for
 
 MISSING = (
@@ -125,6 +127,24 @@ async def first_announcements(
     if _written_at(cache) == before:
         reason = "; ".join(said[-2:]) or f"nothing was heard from it within {seconds:.0f} s"
         raise ConfigError(f"introducer {furl.shown}: {reason}")
+
+
+async def introduce(introducers: Sequence[Followed]) -> None:
+    """Hear from those introducers of which nothing was ever heard; what fails is warned about."""
+    unheard = [i for i in introducers if await trio.to_thread.run_sync(i.is_unheard)]
+    if unheard and not can_subscribe():
+        log.warning(MISSING)
+        return
+
+    async def one(introducer: Followed) -> None:
+        try:
+            await first_announcements(introducer.furl, introducer.own, INTRODUCTION)
+        except ConfigError as error:
+            log.warning("going on without an introducer: %s", error)
+
+    async with trio.open_nursery() as nursery:
+        for introducer in unheard:
+            nursery.start_soon(one, introducer)
 
 
 async def _cancel_when_written(
