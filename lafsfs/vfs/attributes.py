@@ -35,13 +35,15 @@ import binascii
 import enum
 import math
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lafsfs.vfs import acl, numbers
 from lafsfs.vfs.api import AttributeSpaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 KEY: Final = "lafsfs"
 VERSION: Final = 1
@@ -239,11 +241,6 @@ def raw_name_of(metadata: Mapping[str, Any]) -> bytes | None:
     return _from_base64(_record(metadata).get("raw"))
 
 
-def describes(metadata: Mapping[str, Any], digest: str) -> bool:
-    """Whether the metadata was written for the capability with that digest."""
-    return _record(metadata).get("cap") == digest
-
-
 def nanoseconds(seconds: object) -> int | None:
     """A time in seconds, as JSON holds it, in nanoseconds; None for what is no time."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -263,7 +260,7 @@ def clamped(time: int) -> int:
 
 def _record(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     record = metadata.get(KEY)
-    return record if isinstance(record, Mapping) else {}
+    return record if isinstance(record, dict) else {}  # as JSON makes them
 
 
 def _kind(record: Mapping[str, Any], facts: Facts) -> Kind:
@@ -296,7 +293,7 @@ def _time(record: Mapping[str, Any], key: str, default: _Default) -> int | _Defa
 
 def _link_time(metadata: Mapping[str, Any], system_key: str, old_key: str) -> int:
     system = metadata.get("tahoe")
-    stamp = nanoseconds(system.get(system_key)) if isinstance(system, Mapping) else None
+    stamp = nanoseconds(system.get(system_key)) if isinstance(system, dict) else None
     if stamp is None:
         stamp = nanoseconds(metadata.get(old_key))
     return 0 if stamp is None else stamp
@@ -317,7 +314,7 @@ def _encode_xattrs(xattrs: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def _decode_xattrs(stored: object) -> Mapping[bytes, bytes]:
-    if not isinstance(stored, Mapping):
+    if not isinstance(stored, dict):
         return _NO_XATTRS
     xattrs: dict[bytes, bytes] = {}
     space = 0

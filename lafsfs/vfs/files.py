@@ -196,13 +196,18 @@ class Files:
             LafsError: they are not; everything is kept and tried again.
         """
         try:
-            await self._store(inode)
+            await self.store(inode)
             await self._tree.settle(inode)
         except LafsError:
             self._retry_later(inode)
             raise
 
-    async def _store(self, inode: FileInode) -> None:
+    async def store(self, inode: FileInode) -> None:
+        """Bring staged contents to the grid; its names are pending afterwards.
+
+        Raises:
+            LafsError: they are not on the grid, and stay staged.
+        """
         async with inode.storing:
             staged = inode.staged
             if staged is None or not inode.edges:
@@ -251,7 +256,7 @@ class Files:
 
     async def _retry_once(self, inode: FileInode) -> None:
         try:
-            await self._store(inode)
+            await self.store(inode)
         except LafsError as error:
             log.warning("a file is still not on the grid: %s", error)
         except Exception:

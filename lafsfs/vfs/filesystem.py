@@ -35,7 +35,7 @@ from lafsfs.vfs.staging import StagingArea
 from lafsfs.vfs.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
 
     from lafsfs.grid.broker import Broker
     from lafsfs.nodes.dirnode import DirectoryNode
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_ATTEMPTS: Final = 3  # for each file and directory, with back-off in between
+UPLOADS: Final = 8  # files on their way to the grid at a time while draining
 
 
 @asynccontextmanager
@@ -246,20 +247,27 @@ class FileSystem:
         return errors
 
     async def _drain_once(self) -> tuple[LafsError, ...]:
-        errors: list[LafsError] = []
+        """First all contents, so that every directory can then be published at one go."""
+        errors: dict[Inode, LafsError] = {}
+        limiter = trio.CapacityLimiter(UPLOADS)
 
-        async def bring(inode: Inode) -> None:
+        async def store(inode: FileInode) -> None:
+            async with limiter:
+                await attempt(inode, self._files.store(inode))
+
+        async def attempt(inode: Inode, work: Awaitable[None]) -> None:
             try:
-                if isinstance(inode, FileInode):
-                    await self._files.bring(inode)
-                else:
-                    await self._tree.settle(inode)
+                await work
             except LafsError as error:
                 log.warning("not on the grid: inode %d: %s", inode.number, error)
-                errors.append(error)
+                errors[inode] = error
 
         async with trio.open_nursery() as nursery:
             for inode in self._tree.table:
-                if inode.edges and (inode.is_dirty or any(e.is_pending for e in inode.edges)):
-                    nursery.start_soon(bring, inode)
-        return tuple(errors)
+                if isinstance(inode, FileInode) and inode.is_dirty:
+                    nursery.start_soon(store, inode)
+        async with trio.open_nursery() as nursery:
+            for inode in self._tree.table:
+                if inode not in errors and any(edge.is_pending for edge in inode.edges):
+                    nursery.start_soon(attempt, inode, self._tree.settle(inode))
+        return tuple(errors.values())

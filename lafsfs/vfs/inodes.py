@@ -8,10 +8,13 @@ directory, together with what the grid is known to hold under that name. The sta
   while the two differ; publishing is nothing but making them equal.
 - ``edge.base`` is the capability that the grid held under the name when we last looked or wrote,
   or ``Base.ABSENT``. It goes into every edit, so that nobody's change is overwritten unseen.
-- ``edge.in_flight`` is true while a publish that includes the edge is under way. Whoever wants to
+- ``edge.in_flight`` is the publish that is carrying the edge right now, if one is. Whoever wants to
   move or remove an edge waits for that first.
-- An edge *holds* while it must not follow what another client did: it is pending or in flight, or
-  its file has contents that are not on the grid.
+- ``edge.claims`` counts requests, queued or under way, that are about to move or remove the edge.
+  Until they are over nobody else publishes, moves or removes it, even if whoever made the request
+  has given up waiting.
+- An edge *holds* while it must not follow what another client did: it is pending, in flight or
+  claimed, or its file has contents that are not on the grid.
 
 Rules:
 
@@ -73,9 +76,11 @@ class Edge:
     base: BaseCap
     published: int
     entry: Entry | None = field(default=None, repr=False)  # what ``base`` was read from
-    in_flight: bool = False
+    in_flight: object = None
+    claims: int = 0
     attached: bool = True
     waiters: list[Waiter] = field(default_factory=list)
+    freed: trio.Event | None = None  # for those who wait until it is not busy
 
     def __repr__(self) -> str:
         return f"<Edge to inode {self.inode.number}>"
@@ -95,7 +100,17 @@ class Edge:
     @property
     def holds(self) -> bool:
         """Whether it must not follow what others did (see the module)."""
-        return self.is_pending or self.in_flight or self.inode.is_dirty
+        return self.is_pending or self.is_busy or self.inode.is_dirty
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a publish is about to change it, or to tell of it."""
+        return self.in_flight is not None or self.claims > 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can go into the next publish of its directory."""
+        return self.is_pending and not self.is_busy and self.inode.cap is not None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -121,8 +136,11 @@ class Edge:
         self.parent.children -= 1
         self._tell()
 
-    def tell_settled(self) -> None:
-        """Let go of those who wait for the edge to be published, if there is nothing to publish."""
+    def tell_free(self) -> None:
+        """Let go of those who wait for what is over now: its being busy, its being pending."""
+        if self.freed is not None and not self.is_busy:
+            self.freed.set()
+            self.freed = None
         if not self.is_pending:
             self._tell()
 
@@ -186,7 +204,7 @@ class Inode:
         """Whether nothing would be lost by forgetting it."""
         if self.lookups or self.opens:
             return False
-        return not any(edge.is_pending or edge.in_flight for edge in self.edges)
+        return not any(edge.is_pending or edge.is_busy for edge in self.edges)
 
     @property
     def is_writable(self) -> bool:

@@ -36,7 +36,7 @@ from lafsfs.vfs.directories import locked
 from lafsfs.vfs.files import handle_of
 from lafsfs.vfs.inodes import DirectoryInode, Edge, FileInode, Inode, LoopInode
 from lafsfs.vfs.names import raw_name, stored_name
-from lafsfs.vfs.publisher import Request, metadata_for, remember_grid
+from lafsfs.vfs.publisher import Request, metadata_for, remember_grid, until_free
 
 if TYPE_CHECKING:
     from lafsfs.nodes.edits import Edit, Outcome
@@ -92,6 +92,8 @@ class Namespace:
         tree.require_room_for_names(directory)
         async with directory.directory.lock:
             existing = await self._find(directory, name)
+            if existing is not None and existing.claims:  # is somebody still removing it?
+                existing = await self.steady_or_none(directory, name)
             if existing is None:
                 return self._create(directory, name, mode, flags, caller)
         if flags & os.O_EXCL:
@@ -342,9 +344,16 @@ class Namespace:
         """
         while True:
             edge = await self._tree.find(parent, name)
-            if not edge.in_flight:
+            if not edge.is_busy:
                 return edge
-            await edge.directory.publisher.landing((edge,))
+            await until_free(edge)
+
+    async def steady_or_none(self, parent: DirectoryInode, name: bytes) -> Edge | None:
+        """As :meth:`steady`; None if there is none."""
+        try:
+            return await self.steady(parent, name)
+        except NoSuchChildError:
+            return None
 
     async def _find(self, parent: DirectoryInode, name: bytes) -> Edge | None:
         try:

@@ -16,7 +16,8 @@ of it, and settles. Rules:
   function that is called when the batch is collected, so that it sees the newest bases, and takes
   its consequences in another that is called when it has landed, before the next batch is collected
   and whether or not its caller is still there.
-- Edges that a request *claims* (because it moves or removes them) are left out of its batch.
+- Edges that a request *claims* (because it moves or removes them) are in no batch from the moment
+  it is submitted until it is over, here or in another directory.
 - An edge whose inode has nothing on the grid yet (``cap`` is None) is not ready and waits.
 - An edge changed again during the publish is simply still pending afterwards.
 - A failure is delivered to everybody who waits for one of the edges in the batch, each time.
@@ -100,7 +101,6 @@ class Publisher:
         self._due = float("-inf")
         self._latest = float("inf")  # when to publish, however little quiet there was
         self._changed = trio.Event()
-        self._turn_over = trio.Event()
         self._failures = 0
         self.publishes = 0  # edits that were made, for the log and the tests
 
@@ -131,12 +131,15 @@ class Publisher:
             LafsError: they were not, as far as is known.
         """
         self._requests.append(request)
+        for edge in request.claims:
+            edge.claims += 1
         self._hurry()
         try:
             await request.waiter.done.wait()
         except trio.Cancelled:
             if request in self._requests:
                 self._requests.remove(request)
+                self._end(request, None)
             raise
         if request.waiter.error is not None:
             raise request.waiter.error
@@ -157,11 +160,6 @@ class Publisher:
         if waiter.error is not None:
             raise waiter.error
 
-    async def landing(self, edges: Collection[Edge]) -> None:
-        """Wait until none of ``edges`` is in a publish that is under way."""
-        while any(edge.in_flight for edge in edges):
-            await self._turn_over.wait()
-
     # the task
 
     def _hurry(self) -> None:
@@ -177,11 +175,7 @@ class Publisher:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._requests) or any(self._is_ready(edge) for edge in self.directory.dirty)
-
-    @staticmethod
-    def _is_ready(edge: Edge) -> bool:
-        return edge.is_pending and edge.inode.cap is not None
+        return bool(self._requests) or any(edge.is_ready for edge in self.directory.dirty)
 
     async def _run(self) -> None:
         try:
@@ -226,12 +220,11 @@ class Publisher:
         requests, self._requests = self._requests, []
         for request in requests:
             self._add_request(batch, request)
-        claimed = {edge for request, _ in batch.requests for edge in request.claims}
         for edge in tuple(self.directory.dirty):
             if not edge.is_pending:
                 del self.directory.dirty[edge]
-                edge.tell_settled()
-            elif edge not in claimed and self._is_ready(edge):
+                edge.tell_free()
+            elif edge.is_ready:
                 self._add_edge(batch, edge)
         return batch
 
@@ -239,7 +232,7 @@ class Publisher:
         try:
             edits = request.build()
         except LafsError as error:
-            request.waiter.finish(error)
+            self._end(request, error)
             return
         batch.requests.append((request, edits))
 
@@ -252,15 +245,17 @@ class Publisher:
             for waiter in waiters:
                 waiter.finish(error)
             return
-        edge.in_flight = True
+        edge.in_flight = batch
         batch.edges.append((edge, edge.inode.version, edit))
         batch.waiters += waiters
 
     def _settle(self, batch: _Batch, result: EditResult) -> None:
         outcomes = list(result.outcomes)
         for edge, version, _ in batch.edges:
-            edge.in_flight = False
-            settle_edge(edge, version, outcomes.pop(0), result.listing)
+            outcome = outcomes.pop(0)
+            if edge.in_flight is batch:  # or else it has been moved to another directory
+                edge.in_flight = None
+                settle_edge(edge, version, outcome, result.listing)
         for request, edits in batch.requests:
             its, outcomes = outcomes[: len(edits)], outcomes[len(edits) :]
             request.landed(result.listing, tuple(its))
@@ -277,16 +272,37 @@ class Publisher:
 
     def _finish(self, batch: _Batch, error: LafsError | None) -> None:
         for edge, *_ in batch.edges:
-            edge.in_flight = False
-            edge.tell_settled()  # those who came while it was being published
+            if edge.in_flight is batch:
+                edge.in_flight = None
+            edge.tell_free()  # those who came while it was being published
         for waiter in batch.waiters:
             waiter.finish(error)
         for request, _ in batch.requests:
-            request.waiter.finish(error)
-            for edge in request.claims:
-                edge.tell_settled()
-        self._turn_over.set()
-        self._turn_over = trio.Event()
+            self._end(request, error)
+
+    def _end(self, request: Request, error: LafsError | None) -> None:
+        request.waiter.finish(error)
+        for edge in request.claims:
+            edge.claims -= 1
+            edge.tell_free()
+            edge.directory.publisher.resume(edge)
+
+    def resume(self, edge: Edge) -> None:
+        """An edge is not claimed any more: go on with what is pending of it."""
+        if edge.is_pending:
+            self.directory.dirty[edge] = None
+            if edge.waiters:
+                self._hurry()
+            else:
+                self.kick()
+
+
+async def until_free(edge: Edge) -> None:
+    """Wait until no publish, here or in another directory, is about to change ``edge``."""
+    while edge.is_busy:
+        if edge.freed is None:
+            edge.freed = trio.Event()
+        await edge.freed.wait()
 
 
 def edit_for(edge: Edge) -> Edit:

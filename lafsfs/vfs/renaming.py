@@ -32,7 +32,7 @@ from lafsfs.vfs.api import RENAME_EXCHANGE, RENAME_NOREPLACE, InvalidRequestErro
 from lafsfs.vfs.directories import locked
 from lafsfs.vfs.inodes import DirectoryInode, FileInode, LoopInode
 from lafsfs.vfs.names import raw_name, stored_name
-from lafsfs.vfs.publisher import Request, metadata_for, remember_grid
+from lafsfs.vfs.publisher import Request, metadata_for, remember_grid, until_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,11 +90,8 @@ class Renaming:
         """Both edges, steady at the same moment."""
         while True:
             source = await self._names.steady(old, name)
-            try:
-                target: Edge | None = await self._names.steady(new, new_name)
-            except NoSuchChildError:
-                target = None
-            if source.attached and not source.in_flight:
+            target = await self._names.steady_or_none(new, new_name)
+            if source.attached and not source.is_busy:
                 return source, target
 
     async def _rename(self, source: Edge, target: Edge | None, place: Place) -> None:
@@ -108,7 +105,7 @@ class Renaming:
             await self._require_replaceable(source.inode, target.inode)
         while source.inode.cap is None and source.base is not Base.ABSENT:
             await self._unlink_base(source)  # what it was to replace goes, as it would have
-            await source.directory.publisher.landing((source,))
+            await until_free(source)
         self._stamp(source.inode)
         if source.base is Base.ABSENT:
             self._move_pending(source, target, place)

@@ -156,6 +156,7 @@ class Tree:
         if edge is not None:
             if edge.holds or (child is not None and self._follow(edge, child)):
                 return edge
+            self.tell(Changed(parent.number, name=shown_name(edge)))
             self.lose(edge)
         return None if child is None else self._arrive(parent, child)
 
