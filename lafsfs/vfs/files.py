@@ -231,9 +231,8 @@ class Files:
     def _stored(self, inode: FileInode, staged: StagedContents, changes: int, cap: Cap) -> None:
         inode.replace_cap(cap)
         inode.node = None
-        if staged.changes == changes:
-            inode.staged = None
-            staged.discard()
+        if inode.staged is staged and staged.changes == changes:
+            inode.discard_staged()
         self._tree.touch(inode, inode.posix)
 
     def _retry_later(self, inode: FileInode) -> None:

@@ -253,7 +253,7 @@ class FileInode(Inode):
 
     @property
     def is_idle(self) -> bool:
-        return super().is_idle and (self.staged is None or not self.edges)
+        return super().is_idle and self.staged is None
 
     @property
     def storing(self) -> trio.Lock:
@@ -282,6 +282,12 @@ class FileInode(Inode):
         if isinstance(self._cap, LiteralCap):
             return len(self._cap.data)
         return self.known_size if self.known_size is not None else self.posix.size or 0
+
+    def discard_staged(self) -> None:
+        """Nobody needs the staged contents any more."""
+        if self.staged is not None:
+            self.staged.discard()
+            self.staged = None
 
     def replace_cap(self, cap: Cap | UnknownCap) -> None:
         """Lead to other contents from now on."""
@@ -368,8 +374,11 @@ class InodeTable:
     def drop_if_idle(self, inode: Inode) -> None:
         """Forget an inode that nobody needs, and its edges; they come back when looked up.
 
-        Directories above it that were only needed by it go too.
+        Directories above it that were only needed by it go too. A file without a name loses its
+        staged contents as soon as nobody has it open, whatever the kernel remembers.
         """
+        if isinstance(inode, FileInode) and not inode.edges and not inode.opens:
+            inode.discard_staged()
         if not inode.is_idle or self._inodes.get(inode.number) is not inode:
             return
         del self._inodes[inode.number]
@@ -378,8 +387,5 @@ class InodeTable:
             edge.detach()
         if isinstance(inode, DirectoryInode):
             inode.directory.inodes.pop(inode.number, None)
-        if isinstance(inode, FileInode) and inode.staged is not None:
-            inode.staged.discard()
-            inode.staged = None
         for parent in parents:
             self.drop_if_idle(parent)
