@@ -9,7 +9,7 @@ import click
 
 from lafsfs.cli.aliases import check_alias_name
 from lafsfs.cli.locations import read_capability
-from lafsfs.cli.session import aliases_of, create_alias, with_config
+from lafsfs.cli.session import aliases_of, create_alias, directory_format_of, with_config
 from lafsfs.cli.tree_commands import mutable_format, warn
 from lafsfs.errors import ChildExistsError, ConfigError, NotADirectoryNodeError, UsageError
 
@@ -49,7 +49,7 @@ def list_aliases(config: Config) -> None:
 def create(config: Config, name: str, format_name: str | None) -> None:
     """Make a new directory and name it."""
     name = check_alias_name(name)
-    wanted = mutable_format(format_name or config.directory_format)
+    wanted = mutable_format(format_name or directory_format_of(config))
     assert wanted is not None
     create_alias(config, name, wanted)
     click.echo(f"{name}: is a new, empty directory")
@@ -62,6 +62,7 @@ def add(config: Config, name: str) -> None:
     """Name a directory whose capability is read from standard input."""
     name = check_alias_name(name)
     aliases = aliases_of(config)
+    aliases.require_writable()
     if name in aliases:
         raise ChildExistsError(f"there is an alias {name!r} already")
     cap = read_capability()
@@ -83,6 +84,7 @@ def remove(config: Config, name: str, yes: bool) -> None:
     """Forget a name, and with it perhaps the only copy of the capability."""
     name = check_alias_name(name)
     aliases = aliases_of(config)
+    aliases.require_writable()
     if name not in aliases:
         raise UsageError(f"there is no alias {name!r}")
     if not yes and sys.stdin.isatty():

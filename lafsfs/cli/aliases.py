@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ROOT_ALIAS = "tahoe"  # what stock calls the tree of a user who has only one
 _FORBIDDEN = frozenset(":/#\\ \t\r\n\0")
 
 
@@ -42,8 +43,13 @@ def check_alias_name(name: str) -> str:
 class Aliases:
     """The aliases in one file. Every method reads the file anew; it is small and others edit it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, read_only: bool = False, root_cap: Path | None = None
+    ) -> None:
+        """``read_only``: somebody else's. ``root_cap``: a file with what ``tahoe:`` leads to."""
         self.path = path
+        self._read_only = read_only
+        self._root_cap = root_cap
 
     def __repr__(self) -> str:
         return f"Aliases({str(self.path)!r})"
@@ -71,13 +77,22 @@ class Aliases:
         except BadCapabilityError as error:
             raise ConfigError(f"{self.path}: alias {name!r}: {error}") from None
 
+    def require_writable(self) -> None:
+        """Raise UsageError if these aliases are only read."""
+        if self._read_only:
+            raise UsageError(
+                f"{self.path} belongs to a Tahoe node and is only read; tahoe add-alias changes it"
+            )
+
     def add(self, name: str, cap: Cap) -> None:
         """Add a new name.
 
         Raises:
             ChildExistsError: the name is taken; nothing is overwritten.
             ConfigError: the file cannot be written.
+            UsageError: the aliases are only read.
         """
+        self.require_writable()
         with self._locked():
             if name in self:
                 raise ChildExistsError(f"there is an alias {name!r} already")
@@ -88,27 +103,23 @@ class Aliases:
         """Remove a name, and with it perhaps the last copy of the capability.
 
         Raises:
-            UsageError: there is no such alias.
+            UsageError: there is no such alias, or the aliases are only read.
             ConfigError: the file cannot be written.
         """
+        self.require_writable()
         with self._locked():
             if name not in self:
                 raise UsageError(f"there is no alias {name!r}")
             self._write([line for line in self._lines() if _split(line)[0] != name])
 
     def _entries(self) -> dict[str, str]:
+        root = _lines_of(self._root_cap) if self._root_cap is not None else []
+        found = {ROOT_ALIAS: root[0].strip()} if root and root[0].strip() else {}
         pairs = (_split(line) for line in self._lines())
-        return {name: text for name, text in pairs if name is not None}
+        return found | {name: text for name, text in pairs if name is not None}
 
     def _lines(self) -> list[str]:
-        try:
-            return self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise ConfigError(f"cannot read {self.path}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise ConfigError(f"{self.path} is not UTF-8") from None
+        return _lines_of(self.path)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -130,6 +141,17 @@ class Aliases:
             write_private(self.path, text.encode())
         except OSError as error:
             raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8") from None
 
 
 def write_private(path: Path, data: bytes) -> None:

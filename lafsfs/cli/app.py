@@ -19,6 +19,8 @@ COMMANDS = {
     "alias": "lafsfs.cli.alias_commands:alias",
     "cap": "lafsfs.cli.cap_commands:cap",
     "get": "lafsfs.cli.file_commands:get",
+    "grid": "lafsfs.cli.grid_commands:grid",
+    "lease": "lafsfs.cli.lease_commands:lease",
     "ln": "lafsfs.cli.tree_commands:ln",
     "ls": "lafsfs.cli.tree_commands:ls",
     "mkdir": "lafsfs.cli.tree_commands:mkdir",

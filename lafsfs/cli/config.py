@@ -4,9 +4,13 @@ One table, :data:`KEYS`, names every setting once: its place in ``config.toml``,
 variable and how its text is understood. A key that is not in the table is an error that names the
 file, since a misspelt setting that is silently ignored is worse than none.
 
+Where shares go is one choice: whichever of command line, environment and file says anything of it
+(:data:`GRID_KEYS`) says all of it. Nothing said is the embedded grid.
+
 Places (``LAFSFS_CONFIG_DIR`` and the like override them):
 
-- configuration: ``$XDG_CONFIG_HOME/lafsfs``: ``config.toml``, ``aliases``, ``private/``;
+- configuration: ``$XDG_CONFIG_HOME/lafsfs``: ``config.toml``, ``aliases``, ``private/`` with
+  secrets, ``introducers`` that were joined, and a ``servers.yaml`` like a Tahoe node's;
 - data: ``$XDG_DATA_HOME/lafsfs``: ``storage``, the embedded grid;
 - state: ``$XDG_STATE_HOME/lafsfs``: what may be lost only while nothing is mounted; logs.
 """
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +28,11 @@ import platformdirs
 from lafsfs.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 APP = "lafsfs"
 CONFIG_FILE = "config.toml"
+NURL_START = "pb://"
 
 
 def _text(value: object) -> str:
@@ -44,11 +49,35 @@ def _number(value: object) -> int:
     return value
 
 
-def _paths(value: object) -> tuple[Path, ...]:
-    items = value.split(os.pathsep) if isinstance(value, str) else value
+def _places(value: object) -> tuple[str, ...]:
+    """Directories and NURLs. In a variable NURLs are parted by blanks, for they have colons."""
+    items = value
+    if isinstance(value, str):
+        items = value.split() if NURL_START in value else value.split(os.pathsep)
     if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
         raise ValueError("must be a list of directories")
-    return tuple(Path(item).expanduser() for item in items)
+    return tuple(items)
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a directory")
+    return Path(value).expanduser().absolute()
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    items = value.split() if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        raise ValueError("must be a list of strings")
+    return tuple(items)
+
+
+def _tables(value: object) -> tuple[dict[str, object], ...]:
+    """Tables that describe servers; in a variable, their NURLs."""
+    items = [{"nurl": text} for text in value.split()] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ValueError("must be tables: [[grid.servers]]")
+    return tuple(items)
 
 
 def _one_of(*choices: str) -> Callable[[object], str]:
@@ -74,7 +103,12 @@ class Key:
 
 
 KEYS = (
-    Key("storage", "storage", _paths),
+    Key("storage", "storage", _places),
+    Key("node_directory", "grid.node_directory", _path),
+    Key("servers", "grid.servers", _tables),
+    Key("introducers", "grid.introducers", _texts),
+    Key("managers", "grid.managers", _texts),
+    Key("preferred", "grid.preferred", _texts),
     Key("needed", "encoding.needed", _number),
     Key("happy", "encoding.happy", _number),
     Key("total", "encoding.total", _number),
@@ -83,6 +117,7 @@ KEYS = (
     Key("directory_format", "encoding.directories", _one_of("sdmf", "mdmf")),
     Key("mount_options", "mount.options", _text),
 )
+GRID_KEYS = ("storage", "node_directory", "servers", "introducers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,44 +146,91 @@ class Places:
 class Config:
     """Everything that was configured. ``None`` leaves a choice to the layer that makes it.
 
-    ``segment_size`` is in bytes. ``storage`` is never empty: the embedded grid is the default.
+    ``segment_size`` is in bytes. ``storage`` is empty only where others are named who have shares.
+    ``servers`` are tables as they were written, ``introducers`` fURLs, ``managers`` keys, and
+    ``nurls`` addresses: whoever uses them checks them. ``joined``: whether what was joined and
+    ``servers.yaml`` count too.
     """
 
     places: Places
     storage: tuple[Path, ...]
+    nurls: tuple[str, ...] = field(default=(), repr=False)
+    node_directory: Path | None = None
+    servers: tuple[Mapping[str, object], ...] = field(default=(), repr=False)
+    introducers: tuple[str, ...] = field(default=(), repr=False)
+    managers: tuple[str, ...] = ()
+    preferred: tuple[str, ...] = ()
+    joined: bool = False
     needed: int | None = None
     happy: int | None = None
     total: int | None = None
     segment_size: int | None = None
     convergence: str = "client"
-    directory_format: str = "sdmf"
+    directory_format: str | None = None
     mount_options: str = field(default="")
 
     @property
     def aliases_file(self) -> Path:
         return self.places.config / "aliases"
 
+    @property
+    def servers_file(self) -> Path:
+        """Servers that are written down in the form that Tahoe nodes use."""
+        return self.places.config / "private" / "servers.yaml"
+
+    @property
+    def joined_file(self) -> Path:
+        """The fURLs of introducers that were joined, one on a line."""
+        return self.places.config / "private" / "introducers"
+
+    @property
+    def cache_directory(self) -> Path:
+        """What introducers announced."""
+        return self.places.state / "introducers"
+
 
 def load_config(
-    places: Places, environ: Mapping[str, str] = os.environ, storage: tuple[Path, ...] = ()
+    places: Places,
+    environ: Mapping[str, str] = os.environ,
+    storage: Sequence[str | Path] = (),
+    node_directory: Path | None = None,
 ) -> Config:
-    """Read the file and the environment; ``storage`` comes from the command line and wins.
+    """Read the file and the environment.
+
+    ``storage`` (directories and NURLs) and ``node_directory`` come from the command line and win.
 
     Raises:
         ConfigError: the file is unreadable, not TOML, or has a key or value that makes no sense.
-        UsageError: an environment variable makes no sense.
+        UsageError: an environment variable makes no sense, or a directory is named twice.
     """
-    values = _from_file(places.config / CONFIG_FILE)
-    values.update(_from_environment(environ))
+    in_file = _from_file(places.config / CONFIG_FILE)
+    in_environment = _from_environment(environ)
+    typed: dict[str, Any] = {}
     if storage:
-        values["storage"] = storage
-    values.setdefault("storage", (places.data / "storage",))
-    values["storage"] = tuple(path.absolute() for path in values["storage"])
-    if not values["storage"]:
+        typed["storage"] = tuple(map(str, storage))
+    if node_directory is not None:
+        typed["node_directory"] = node_directory.expanduser().absolute()
+    chosen = next((level for level in (typed, in_environment) if level.keys() & GRID_KEYS), None)
+    values = {**in_file, **in_environment, **typed}
+    if chosen is not None:
+        values = {k: v for k, v in values.items() if k not in GRID_KEYS or k in chosen}
+    if values.get("storage") == ():
         raise ConfigError("storage is an empty list: name at least one directory")
-    if len(set(values["storage"])) < len(values["storage"]):
+    return _with_storage(Config(places, **{**values, "storage": ()}, joined=chosen is None), values)
+
+
+def _with_storage(config: Config, values: Mapping[str, Any]) -> Config:
+    """Tell directories from NURLs, and fall back on the embedded grid if nobody has shares."""
+    named = values.get("storage", ())
+    nurls = tuple(text for text in named if text.startswith(NURL_START))
+    storage = tuple(Path(t).expanduser().absolute() for t in named if t not in nurls)
+    if len(set(storage)) < len(storage):
         raise UsageError("the same storage directory is named twice")
-    return Config(places, **values)
+    others = nurls or config.node_directory or config.servers or config.introducers
+    files = (config.joined_file, config.servers_file) if config.joined else ()
+    if not storage and not others and not any(path.exists() for path in files):
+        storage = (config.places.data / "storage",)
+    return replace(config, storage=storage, nurls=nurls)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lafsfs.cli.aliases import ROOT_ALIAS
 from lafsfs.cli.background import BackgroundError, run_in_background
 from lafsfs.cli.config import Places
 from lafsfs.cli.locations import find_location
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import find_mount
-from lafsfs.cli.session import aliases_of, create_alias, run_on_grid, settings_of, with_config
+from lafsfs.cli.session import (
+    aliases_of,
+    create_alias,
+    directory_format_of,
+    run_on_grid,
+    settings_of,
+    with_config,
+)
 from lafsfs.cli.tree_commands import mutable_format
 from lafsfs.errors import LocalError, MountError, UsageError
 
@@ -49,11 +57,12 @@ def mount(
     """Mount WHAT, home: by default, on the empty directory MOUNTPOINT.
 
     WHAT is an alias, alias:path, or - for a capability on standard input. The alias home: is made
-    when it is first used.
+    when it is first used. With --node-dir the aliases are the Tahoe node's, and tahoe: the default.
     """
     if not 1 <= len(what_and_where) <= 2:
         raise click.UsageError("say what to mount (home: by default) and where")
-    what, where = (HOME, *what_and_where)[-2:]
+    default = HOME if config.node_directory is None else f"{ROOT_ALIAS}:"
+    what, where = (default, *what_and_where)[-2:]
     mountpoint = Path(where).expanduser().resolve()
     wanted = what_to_mount(config, what)
     all_options = ",".join((config.mount_options, *options))
@@ -80,7 +89,8 @@ def mount(
 def what_to_mount(config: Config, what: str) -> Location | None:
     """The location to mount, or None for a home: that is yet to be made."""
     aliases = aliases_of(config)
-    if what == HOME and HOME.removesuffix(":") not in aliases:
+    own = config.node_directory is None
+    if own and what == HOME and HOME.removesuffix(":") not in aliases:
         return None
     return find_location(what, aliases)
 
@@ -93,6 +103,7 @@ def told(config: Config, shown: str, mountpoint: Path) -> list[str]:
         f"{shown} is mounted on {mountpoint}",
         f"  unmount with   {unmount}",
         *(f"  shares in      {path}" for path in config.storage),
+        *([f"  Tahoe node     {config.node_directory}"] if config.node_directory else []),
         f"  configuration  {config.places.config}",
     ]
 
@@ -119,7 +130,7 @@ def serve(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     parsed = MountOptions.parse(options)
-    directory_format = mutable_format(config.directory_format)
+    directory_format = mutable_format(directory_format_of(config))
     assert directory_format is not None
     check_mountpoint(mountpoint)
     with MountRecord(config.places.state, mountpoint).held():
@@ -143,7 +154,7 @@ def root_of(config: Config, wanted: Location | None) -> Cap:
     from lafsfs.caps import UnknownCap
 
     if wanted is None:
-        format = mutable_format(config.directory_format)
+        format = mutable_format(directory_format_of(config))
         assert format is not None
         return create_alias(config, HOME.removesuffix(":"), format)
     if not wanted.path:

@@ -106,7 +106,7 @@ def serve(
 
 def only_directory(places: Places) -> Path:
     """The one directory that is configured. Raises UsageError where there are several."""
-    configured = load_config(places).storage
+    configured = load_config(places).storage or (places.data / "storage",)
     if len(configured) > 1:
         raise UsageError("several storage directories are configured: choose one with --storage")
     return configured[0]

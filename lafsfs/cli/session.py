@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from lafsfs.cli.aliases import Aliases
-from lafsfs.cli.config import Config, Places, load_config
+from lafsfs.cli.config import NURL_START, Config, Places, load_config
+from lafsfs.cli.servers import node_of, node_settings_of, sources_of
 from lafsfs.errors import ChildExistsError
 
 if TYPE_CHECKING:
@@ -25,25 +26,48 @@ T = TypeVar("T")
 
 
 def with_config(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command ``--storage``, and a :class:`Config` as its first argument."""
+    """Give a command ``--storage`` and ``--node-dir``, and a :class:`Config` as first argument."""
 
     @click.option(
         "--storage",
-        type=click.Path(path_type=Path),
         multiple=True,
+        metavar="DIR|NURL",
+        help="A directory that holds shares, or a storage server's NURL; each is a server. "
+        "Repeatable. [LAFSFS_STORAGE]",
+    )
+    @click.option(
+        "--node-dir",
+        type=click.Path(path_type=Path),
         metavar="DIR",
-        help="A directory that holds shares; each is a server. Repeatable. [LAFSFS_STORAGE]",
+        help="A Tahoe client node's directory, such as ~/.tahoe: its grid, secrets, encoding and "
+        "aliases. It is only read. [LAFSFS_NODE_DIRECTORY]",
     )
     @functools.wraps(command)
-    def wrapped(storage: tuple[Path, ...], **arguments: Any) -> T:  # noqa: ANN401
-        return command(load_config(Places.find(), storage=storage), **arguments)
+    def wrapped(storage: tuple[str, ...], node_dir: Path | None, **arguments: Any) -> T:  # noqa: ANN401
+        if any(text.startswith(NURL_START) for text in storage):
+            click.echo(
+                "lafsfs: warning: others can see a NURL on the command line; "
+                "[[grid.servers]] in the configuration keeps it private",
+                err=True,
+            )
+        config = load_config(Places.find(), storage=storage, node_directory=node_dir)
+        return command(config, **arguments)
 
     return wrapped
 
 
 def aliases_of(config: Config) -> Aliases:
-    """The user's aliases."""
-    return Aliases(config.aliases_file)
+    """The user's aliases, or the node's where it is a node's grid."""
+    node = node_of(config)
+    if node is None:
+        return Aliases(config.aliases_file)
+    return Aliases(node.aliases_file, read_only=True, root_cap=node.root_cap_file)
+
+
+def directory_format_of(config: Config) -> str:
+    """How tables of new directories are stored: ``sdmf`` or ``mdmf``. Raises ConfigError."""
+    node = node_settings_of(config)
+    return config.directory_format or (node.mutable_format if node else "sdmf")
 
 
 def run_on_grid(config: Config, work: Callable[[NodeMaker], Awaitable[T]]) -> T:
@@ -63,11 +87,14 @@ def settings_of(config: Config) -> Settings:
     """The configuration in the composition root's terms.
 
     Raises:
-        UsageError: the numbers fit no encoding.
+        UsageError: the numbers fit no encoding, or a server is named by something that is none.
+        ConfigError: a file that names servers makes no sense.
     """
     from lafsfs.mount import Settings
 
     return Settings(
+        sources=sources_of(config),
+        node=node_of(config),
         storage=config.storage,
         config_directory=config.places.config,
         state_directory=config.places.state,
@@ -77,16 +104,18 @@ def settings_of(config: Config) -> Settings:
 
 
 def encoding_of(config: Config) -> Encoding | None:
-    """What ``[encoding]`` overrides, laid over the default for that many directories."""
+    """What ``[encoding]`` overrides, laid over what the node says, or suits so many servers."""
     from lafsfs.grid.encoding import Encoding
 
+    node = node_settings_of(config)
     given = (config.needed, config.happy, config.total, config.segment_size)
     if given == (None, None, None, None):
-        return None
-    default = Encoding.for_servers(len(config.storage))
+        return node.encoding if node else None
+    count = len(config.storage) + len(config.nurls) + len(config.servers)
+    default = node.encoding if node else Encoding.for_servers(count)
     k = config.needed or default.k
     n = config.total or max(default.n, k)
-    happy = config.happy or min(k, n)
+    happy = config.happy or (min(max(k, default.happy), n) if node else min(k, n))
     return Encoding(k, happy, n, config.segment_size or default.max_segment_size)
 
 
@@ -97,6 +126,7 @@ def create_alias(config: Config, name: str, format: MutableFormat) -> Cap:
         ChildExistsError: the name is taken.
     """
     aliases = aliases_of(config)
+    aliases.require_writable()
     if name in aliases:
         raise ChildExistsError(f"there is an alias {name!r} already")
 

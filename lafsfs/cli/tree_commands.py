@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lafsfs.cli.locations import find_location, read_capability_text
-from lafsfs.cli.session import aliases_of, run_on_grid, with_config
+from lafsfs.cli.session import aliases_of, directory_format_of, run_on_grid, with_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,7 +122,7 @@ def moment(seconds: float | None) -> str:
 def mkdir(config: Config, where: str, format_name: str | None, parents: bool) -> None:
     """Make an empty directory."""
     location = find_location(where, aliases_of(config))
-    wanted = mutable_format(format_name or config.directory_format)
+    wanted = mutable_format(format_name or directory_format_of(config))
 
     async def made(maker: NodeMaker) -> Outcome | None:
         from lafsfs.cli.tree import make_directory

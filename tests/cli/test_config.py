@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lafsfs.cli.config import KEYS, Places, load_config
-from lafsfs.cli.session import encoding_of, settings_of
+from lafsfs.cli.session import directory_format_of, encoding_of, settings_of
 from lafsfs.errors import ConfigError, UsageError
 
 FULL = """
@@ -39,7 +39,7 @@ def write(places: Places, text: str) -> None:
 def test_defaults(places: Places) -> None:
     config = load_config(places, {})
     assert config.storage == (places.data / "storage",)
-    assert (config.convergence, config.directory_format) == ("client", "sdmf")
+    assert (config.convergence, directory_format_of(config)) == ("client", "sdmf")
     assert encoding_of(config) is None
     assert settings_of(config).convergent
 
