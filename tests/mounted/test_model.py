@@ -8,9 +8,11 @@ only have to be recent on both sides.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,34 +74,33 @@ class Sides(RuleBasedStateMachine):
 
     def both(self, call) -> None:
         """Make a call on both sides and compare what comes of it."""
-        results = []
-        for root in self.sides:
-            try:
-                results.append(call(root))
-            except OSError as error:
-                results.append(error.errno)
-        assert results[0] == results[1], f"plain: {results[0]}, mounted: {results[1]}"
+        plain, mounted = (outcome(call, root) for root in self.sides)
+        assert mounted == plain
 
     # --- files ------------------------------------------------------------------------------------
 
     @rule(path=PATHS, data=DATA)
     def write(self, path, data):
-        self.both(lambda root: (root / path).write_bytes(data))
+        def call(root):
+            with opened(root / path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+                return os.write(descriptor, data)
+
+        self.both(call)
 
     @rule(path=PATHS, data=DATA, offset=OFFSETS)
     def write_at(self, path, data, offset):
         def call(root):
-            with (root / path).open("r+b", buffering=0) as file:
-                os.pwrite(file.fileno(), data, offset)
-                return os.pread(file.fileno(), 1000, max(0, offset - 10))
+            with opened(root / path, os.O_RDWR) as descriptor:
+                os.pwrite(descriptor, data, offset)
+                return os.pread(descriptor, 1000, max(0, offset - 10))
 
         self.both(call)
 
     @rule(path=PATHS, data=DATA)
     def append(self, path, data):
         def call(root):
-            with (root / path).open("ab") as file:
-                file.write(data)
+            with opened(root / path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as descriptor:
+                return os.write(descriptor, data)
 
         self.both(call)
 
@@ -118,21 +119,19 @@ class Sides(RuleBasedStateMachine):
     def open_file(self, path):
         if path in self.open:
             return
-        descriptors = []
-        for root in self.sides:
-            try:
-                descriptors.append(os.open(root / path, os.O_RDWR))
-            except OSError as error:
-                descriptors.append(-(error.errno or 0))
-        if min(descriptors) >= 0:
-            self.open[path] = (descriptors[0], descriptors[1])
+        plain, mounted = (
+            outcome(lambda root: os.open(root / path, os.O_RDWR | os.O_NONBLOCK), root)
+            for root in self.sides
+        )
+        if isinstance(plain, int) and isinstance(mounted, int):
+            self.open[path] = (plain, mounted)
         else:
-            assert descriptors[0] == descriptors[1]
+            assert mounted == plain
 
     def handled(self, data, call) -> None:
         name = data.draw(st.sampled_from(sorted(self.open)))
-        results = [call(descriptor) for descriptor in self.open[name]]
-        assert results[0] == results[1]
+        plain, mounted = (outcome(call, descriptor) for descriptor in self.open[name])
+        assert mounted == plain
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), contents=DATA, offset=OFFSETS)
@@ -229,6 +228,24 @@ class Sides(RuleBasedStateMachine):
     def trees_agree(self):
         plain, mounted = (comparable(snapshot(root, numbers=False)) for root in self.sides)
         assert mounted == plain
+
+
+def outcome(call, side):
+    """What a call returns, or the name of its errno."""
+    try:
+        return call(side)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+@contextmanager
+def opened(path, flags):
+    """A descriptor for a moment; a fifo that nobody reads is an error and not a wait."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def comparable(tree: dict[str, Seen]) -> dict[str, Seen]:
