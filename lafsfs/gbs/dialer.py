@@ -101,8 +101,13 @@ class Dialer:
 
     async def _race(self) -> Connection:
         race = _Race(self._nurls, self._context)
-        with trio.move_on_after(CONNECT_TIMEOUT):
-            await race.run()
+        try:
+            with trio.move_on_after(CONNECT_TIMEOUT):
+                await race.run()
+        except BaseException:  # cancelled when the race was won, and before this could be told
+            if race.winner is not None:
+                await race.winner.aclose()
+            raise
         if race.winner is None:
             late = [f"no connection within {CONNECT_TIMEOUT:.0f} s"] if race.is_open else []
             raise ServerUnavailableError("; ".join([*race.failures, *late]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import warnings
 from typing import TYPE_CHECKING
 
 import cbor2
@@ -387,3 +389,38 @@ async def test_a_protocol_error_is_no_reason_to_stay_away(reach):
 def test_a_server_needs_an_address():
     with pytest.raises(ValueError, match="address"):
         Dialer("nobody", [])
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope just before the scheduler's ``step``-th turn."""
+
+    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+        self.step = step
+        self.scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.step -= 1
+        if self.step == 0:
+            self.scope.cancel()
+
+
+async def test_whoever_is_cancelled_at_whatever_moment_leaves_no_connection_open(reach):
+    async with serving(willing) as hostile:
+        step, finished = 0, False
+        while not finished:
+            step += 1
+            server = reach(hostile.nurl)
+            with trio.CancelScope() as scope:
+                instrument = CancelAtStep(step, scope)
+                trio.lowlevel.add_instrument(instrument)
+                try:
+                    assert await ask(server) == {1, 2}
+                    finished = instrument.step > 0
+                finally:
+                    trio.lowlevel.remove_instrument(instrument)
+            await server.aclose()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                gc.collect()
+            assert [str(warning.message) for warning in caught] == []
+        assert step > 10
