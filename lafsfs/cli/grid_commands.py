@@ -152,4 +152,4 @@ def in_units(size: int) -> str:
         if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
-    return f"{value:.3g} PB"
+    return f"{value:.0f} PB"

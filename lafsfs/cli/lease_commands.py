@@ -44,7 +44,8 @@ def renew(config: Config, where: tuple[str, ...]) -> None:
         return await renew_leases(maker, starts)
 
     result = run_on_grid(config, renewed)
-    click.echo(f"{result.renewed} objects have new leases")
+    count = result.renewed
+    click.echo("1 object has a new lease" if count == 1 else f"{count} objects have new leases")
     for line in troubles(result):
         warn(line)
     if not result.is_complete:

@@ -103,15 +103,14 @@ def joined_introducers(config: Config) -> list[Furl]:
 
 
 def join(config: Config, furl: Furl) -> bool:
-    """Write an introducer down as joined; False if it was. Raises ConfigError."""
-    from lafsfs.gbs.discovery.located import read_text, write_private
+    """Write an introducer down as joined, or that it moved; False if it was. Raises ConfigError."""
+    from lafsfs.gbs.discovery.located import write_private
 
     if furl in introducers_of(config):
         return False
-    text = read_text(config.joined_file) or ""
-    if text and not text.endswith("\n"):
-        text += "\n"
-    write_private(config.joined_file, f"{text}{furl.danger_text()}\n")
+    others = [known for known in joined_introducers(config) if known.tub_id != furl.tub_id]
+    text = "".join(f"{known.danger_text()}\n" for known in (*others, furl))
+    write_private(config.joined_file, text)
     return True
 
 

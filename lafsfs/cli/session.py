@@ -51,6 +51,7 @@ def with_config(command: Callable[..., T]) -> Callable[..., T]:
                 err=True,
             )
         config = load_config(Places.find(), storage=storage, node_directory=node_dir)
+        node_settings_of(config)  # a directory that is no node's is the first thing to be told
         return command(config, **arguments)
 
     return wrapped

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lafsfs.cli.app import lafsfs
+from lafsfs.cli.config import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,22 +33,19 @@ def environment(home: Path) -> dict[str, str | None]:
         "LAFSFS_CONFIG_DIR": str(home / "config"),
         "LAFSFS_DATA_DIR": str(home / "data"),
         "LAFSFS_STATE_DIR": str(home / "state"),
-        "LAFSFS_STORAGE": None,
-        "LAFSFS_MOUNT_OPTIONS": None,
-        "LAFSFS_DIRECTORY_FORMAT": None,
-        "LAFSFS_CONVERGENCE": None,
+        **{key.variable: None for key in KEYS},
     }
 
 
 @pytest.fixture
 def run(environment: dict[str, str | None]) -> Iterator[Run]:
-    """Run ``lafsfs ARGUMENTS``; ``ok`` (the default) requires that it succeeds."""
+    """Run ``lafsfs ARGUMENTS``; ``ok`` (the default) requires that it succeeds, None nothing."""
 
-    def command(*arguments: str, ok: bool = True, **options: Any) -> Result:
+    def command(*arguments: str, ok: bool | None = True, **options: Any) -> Result:
         result = CliRunner(env=environment).invoke(lafsfs, arguments, **options)
         if ok:
             assert result.exit_code == 0, result.output
-        else:
+        elif ok is False:
             assert result.exit_code in (1, 2), result.output
             assert isinstance(result.exception, SystemExit), result.exception
             assert result.stderr.count("\n") == 1 or result.stderr.startswith("Usage:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,97 @@ def test_bad_variables_are_named(places: Places, variable: str) -> None:
 def test_one_directory_twice_is_not_two_servers(places: Places) -> None:
     with pytest.raises(UsageError, match="twice"):
         load_config(places, {}, (Path("/mnt/a"), Path("/mnt/a")))
+
+
+# --- where shares go ------------------------------------------------------------------------------
+
+NURL = "pb://x@y/z#v=1"  # looked at by nobody here
+
+GRID = f"""
+storage = ["/mnt/a", "{NURL}"]
+
+[grid]
+introducers = ["one", "two"]
+managers = ["manager"]
+
+[[grid.servers]]
+nurl = "{NURL}"
+name = "attic"
+"""
+
+
+def test_servers_in_the_file(places: Places) -> None:
+    write(places, GRID)
+    config = load_config(places, {})
+    assert (config.storage, config.nurls) == ((Path("/mnt/a"),), (NURL,))
+    assert config.introducers == ("one", "two")
+    assert config.servers == ({"nurl": NURL, "name": "attic"},)
+    assert config.managers == ("manager",)
+    assert config.joined
+    assert "z#v" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("environment", "typed", "expected"),
+    [
+        ({"LAFSFS_STORAGE": f"{NURL} ~/x"}, {}, ((Path("~/x").expanduser(),), (NURL,))),
+        ({"LAFSFS_STORAGE": "/mnt/x:/mnt/y"}, {"storage": [NURL]}, ((), (NURL,))),
+        ({}, {"storage": [NURL, "/mnt/z"]}, ((Path("/mnt/z"),), (NURL,))),
+        ({"LAFSFS_STORAGE": "/mnt/x"}, {"node_directory": Path("/node")}, ((), ())),
+        ({"LAFSFS_NODE_DIRECTORY": "/node"}, {}, ((), ())),
+    ],
+)
+def test_where_shares_go_is_one_choice(
+    places: Places, environment: dict[str, str], typed: dict[str, Any], expected: tuple[Any, Any]
+) -> None:
+    write(places, GRID)
+    (places.config / "private").mkdir()
+    (places.config / "private" / "introducers").write_text("")
+    config = load_config(places, environment, **typed)
+    assert (config.storage, config.nurls) == expected
+    assert (config.introducers, config.servers, config.joined) == ((), (), False)
+    assert config.managers == ("manager",)
+    node = config.node_directory
+    assert node == (None if expected != ((), ()) else Path("/node"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[grid]\nnode_directory = '~/.tahoe'",
+        "[grid]\nintroducers = ['one']",
+        f"[[grid.servers]]\nnurl = '{NURL}'",
+        f"storage = ['{NURL}']",
+    ],
+)
+def test_the_embedded_grid_is_for_those_who_have_no_other(places: Places, text: str) -> None:
+    write(places, text)
+    assert load_config(places, {}).storage == ()
+
+
+@pytest.mark.parametrize("name", ["introducers", "servers.yaml"])
+def test_what_was_joined_is_another_grid(places: Places, name: str) -> None:
+    (places.config / "private").mkdir()
+    (places.config / "private" / name).write_text("")
+    assert load_config(places, {}).storage == ()
+    assert load_config(places, {"LAFSFS_STORAGE": "/mnt/a"}).storage == (Path("/mnt/a"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[grid]\nservers = ['x']", "must be tables"),
+        ("[grid]\nservers = 5", "must be tables"),
+        ("[grid]\nintroducers = 'x y'\nmanagers = [5]", "list of strings"),
+        ("[grid]\nnode_directory = ''", "must be a directory"),
+        ("[grid]\nnode_dir = 'x'", "unknown setting 'grid.node_dir'"),
+    ],
+)
+def test_bad_grids_are_named(places: Places, text: str, fault: str) -> None:
+    write(places, text)
+    with pytest.raises(ConfigError, match=r"config\.toml") as caught:
+        load_config(places, {})
+    assert fault in str(caught.value)
 
 
 def test_every_key_has_its_own_variable() -> None:
