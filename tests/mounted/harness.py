@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+ROOT = os.geteuid() == 0  # some calls are root's alone, on any file system
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT = 30.0  # seconds for a server to say that it is ready
 STOP_TIMEOUT = 60.0  # seconds to unmount, everything pending included

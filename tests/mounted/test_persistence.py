@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from lafsfs.caps import LiteralCap, parse
 from lafsfs.nodes.edits import SetChild
+from tests.mounted.harness import ROOT
 from tests.mounted.snapshot import snapshot
 
 # A POSIX ACL as the kernel stores it: version 2, then (tag, permissions, id) for each entry:
@@ -39,19 +43,20 @@ def populate(root):
     os.symlink("folder/file", root / "link")
     os.link(root / "small", root / "folder" / "hard")
     os.mkfifo(root / "fifo", 0o620)
-    os.mknod(root / "device", 0o600 | stat.S_IFBLK, os.makedev(7, 300))
     (root / "decomposed e\u0301").write_bytes(b"nfd")
     os.setxattr(root / "small", "user.note", b"\0\xff")
     os.setxattr(root / "folder", "user.note", b"of a folder")
     os.setxattr(root / "folder" / "file", "system.posix_acl_access", ACL)
-    os.chown(root / "folder" / "file", 1, 2)
     os.chmod(root / "folder" / "below", 0o1777)
     os.chmod(root / "small", 0o6755)
     os.utime(root / "small", ns=(11, 12_000_000_013))
     os.utime(root / "link", ns=(21, 22_000_000_023), follow_symlinks=False)
     os.utime(root / "folder", ns=(31, 32_000_000_033))
     os.chmod(root, 0o751)
-    os.chown(root, 3, 4)
+    if ROOT:
+        os.mknod(root / "device", 0o600 | stat.S_IFBLK, os.makedev(7, 300))
+        os.chown(root / "folder" / "file", 1, 2)
+        os.chown(root, 3, 4)
 
 
 def test_everything_comes_back(grid):
@@ -62,7 +67,8 @@ def test_everything_comes_back(grid):
     with grid.mount() as mount:
         assert snapshot(mount.path) == before
         again = os.stat(mount.path)
-        assert (again.st_mode, again.st_uid, again.st_gid) == (root.st_mode, 3, 4)
+        assert stat.S_IMODE(again.st_mode) == 0o751
+        assert (again.st_uid, again.st_gid) == (root.st_uid, root.st_gid)
         assert os.getxattr(mount / "folder/file", "system.posix_acl_access") == ACL
 
 
@@ -163,9 +169,63 @@ def test_options(grid):
         status = os.stat(mount / "file")
         assert (status.st_uid, status.st_gid) == (1234, 5678)
         assert stat.S_IMODE(status.st_mode) == 0o750
-    with grid.mount(options="allow_other") as mount:
+    with grid.mount(options="allow_other" if ROOT else "nodev") as mount:
         mounts = Path("/proc/mounts").read_text().splitlines()
         (line,) = [line for line in mounts if str(mount.path) in line]
         assert line.startswith("lafsfs ")
         assert " fuse.lafsfs " in line
-        assert "allow_other" in line
+        assert ("allow_other" in line) == ROOT
+
+
+NOBODYS_ERRAND = """
+import os, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+a = sys.argv[2:]
+try:
+    print(eval(sys.argv[1]))
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def as_nobody(expression: str, *arguments: object) -> str:
+    """What an expression over ``a`` (the arguments) gives another user, or the errno."""
+    command = [sys.executable, "-c", NOBODYS_ERRAND, expression, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def open_to_all(tmp_path):
+    """Let other users reach what is below pytest's private directories."""
+    changed = []
+    for path in (tmp_path, *tmp_path.parents):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not mode & 0o001:
+            changed.append((path, mode))
+            path.chmod(mode | 0o001)
+    yield
+    for path, mode in changed:
+        path.chmod(mode)
+
+
+def test_what_other_users_may_see(grid, open_to_all):
+    with grid.mount(options="allow_other" if ROOT else "") as mount:
+        os.chmod(mount.path, 0o755)
+        (mount / "open").write_bytes(b"for all to read" * 100)
+        os.chmod(mount / "open", 0o644)
+        (mount / "shut").write_bytes(b"for me" * 100)
+        os.chmod(mount / "shut", 0o600)
+        os.setxattr(mount / "open", "user.note", b"seen")
+        assert os.getxattr(mount / "open", "user.lafs.cap").startswith(b"URI:CHK:")
+        if not ROOT:
+            return
+        assert as_nobody("open(a[0]).read(7)", mount / "open") == "for all"
+        assert as_nobody("open(a[0]).read(7)", mount / "shut") == str(errno.EACCES)
+        assert as_nobody("os.mkdir(a[0])", mount / "new") == str(errno.EACCES)
+        assert as_nobody("os.getxattr(a[0], 'user.note')", mount / "open") == "b'seen'"
+        for name in ("cap", "readcap", "verifycap"):
+            asked = f"os.getxattr(a[0], 'user.lafs.{name}')"
+            assert as_nobody(asked, mount / "open") in map(str, (errno.ENODATA, errno.EACCES))
+        assert "lafs" not in as_nobody("os.listxattr(a[0])", mount / "open")

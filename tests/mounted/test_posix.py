@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from tests.mounted.harness import Grid
+from tests.mounted.harness import ROOT, Grid
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD = -100
@@ -310,8 +310,9 @@ def test_equal_files_are_not_hard_links(here):
 def test_special_files(here):
     os.mkfifo(here / "fifo", 0o600)
     assert stat.S_ISFIFO(os.stat(here / "fifo").st_mode)
-    os.mknod(here / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-    assert os.stat(here / "null").st_rdev == os.makedev(1, 3)
+    if ROOT:
+        os.mknod(here / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        assert os.stat(here / "null").st_rdev == os.makedev(1, 3)
     with socket.socket(socket.AF_UNIX) as server:
         directory = os.open(here, os.O_RDONLY)
         server.bind(f"/proc/self/fd/{directory}/socket")
@@ -333,8 +334,9 @@ def test_modes_owners_and_times(here):
     path.write_bytes(b"x")
     os.chmod(path, 0o4751)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o4751
-    os.chown(path, 1234, 5678)
-    assert (os.stat(path).st_uid, os.stat(path).st_gid) == (1234, 5678)
+    if ROOT:
+        os.chown(path, 1234, 5678)
+        assert (os.stat(path).st_uid, os.stat(path).st_gid) == (1234, 5678)
     os.utime(path, ns=(1_000_000_000_123_456_789, -1_000_000_001))
     assert os.stat(path).st_atime_ns == 1_000_000_000_123_456_789
     assert os.stat(path).st_mtime_ns == -1_000_000_001
@@ -369,9 +371,11 @@ def test_extended_attributes(here):
     path.write_bytes(b"x")
     os.setxattr(path, "user.a", b"\0binary\xff")
     os.setxattr(path, "user.empty", b"")
-    os.setxattr(path, "trusted.t", b"root's")
     assert os.getxattr(path, "user.a") == b"\0binary\xff"
-    assert {"user.a", "user.empty", "trusted.t"} <= set(os.listxattr(path))
+    assert {"user.a", "user.empty"} <= set(os.listxattr(path))
+    if ROOT:
+        os.setxattr(path, "trusted.t", b"root's")
+        assert "trusted.t" in os.listxattr(path)
     failing(errno.EEXIST, os.setxattr, path, "user.a", b"", os.XATTR_CREATE)
     failing(errno.ENODATA, os.setxattr, path, "user.b", b"", os.XATTR_REPLACE)
     os.removexattr(path, "user.a")
