@@ -21,7 +21,9 @@ _DIGEST_SIZE = 5  # bytes: eight base32 characters, enough to tell objects in on
 
 def digest_of(text: str) -> str:
     """The eight characters by which logs and edge metadata name a capability string."""
-    return base32.encode(hashes.tagged_hash(_DIGEST_TAG, text.encode(errors="surrogatepass"), _DIGEST_SIZE))
+    return base32.encode(
+        hashes.tagged_hash(_DIGEST_TAG, text.encode(errors="surrogatepass"), _DIGEST_SIZE)
+    )
 
 
 class Capability(ABC):

@@ -144,6 +144,10 @@ def test_an_unknown_child_gives_away_nothing() -> None:
     assert child.is_mutable
 
 
+def test_text_that_is_no_text_still_has_a_digest() -> None:
+    assert len(UnknownCap(None, "ro.\udcff").digest) == 8
+
+
 slots = st.one_of(st.none(), unknown_texts, caps.map(lambda cap: cap.danger_text()), st.text())
 prefixed = st.tuples(st.sampled_from(["", "ro.", "imm."]), slots).map(
     lambda pair: None if pair[1] is None else pair[0] + pair[1]
