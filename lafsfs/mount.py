@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets as random
 import signal
@@ -33,6 +34,7 @@ from lafsfs.errors import (
     ConfigError,
     DeadlineExceededError,
     FormatError,
+    LafsError,
     NotADirectoryNodeError,
     UsageError,
 )
@@ -66,7 +68,7 @@ log = logging.getLogger(__name__)
 SECRET_SIZE = 32  # bytes
 SEGMENT_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, read-ahead included
 COMMON = Encoding(3, 7, 10)  # what stock Tahoe-LAFS does unless it is told otherwise
-DRAIN_TIMEOUT = 60.0  # seconds for what is pending when told to stop and the grid does not answer
+DRAIN_TIMEOUT = 30.0  # seconds, twice, for what is pending when told to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,38 +344,57 @@ def _make_private(directory: Path) -> None:
         raise ConfigError(f"cannot use {directory}: {error.strerror}") from None
 
 
+@dataclass(slots=True)
+class _Patience:
+    """How long the end of the mount may wait for the grid, in seconds."""
+
+    seconds: float = math.inf
+
+
 async def _serve(session: Session, fs: FileSystem, ready: Callable[[], None]) -> None:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, session, fs)
-        ready()
-        await session.serve()
-        nursery.cancel_scope.cancel()
-    await _drain(fs)
+    """Serve to the end, and whatever that was, do not leave anything pending behind."""
+    patience = _Patience()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, session, fs, patience)
+            ready()
+            await session.serve()
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        with contextlib.suppress(LafsError):  # they are logged, and less than what led here
+            await _drain(fs, DRAIN_TIMEOUT)
+        raise
+    await _drain(fs, patience.seconds)
 
 
-async def _stop_on_signal(session: Session, fs: FileSystem) -> None:
+async def _stop_on_signal(session: Session, fs: FileSystem, patience: _Patience) -> None:
     """Drain while programs can still go on, then stop; a second signal stops at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await anext(aiter(signals))
+        patience.seconds = DRAIN_TIMEOUT
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(_second_signal, signals, nursery.cancel_scope, patience)
             with trio.move_on_after(DRAIN_TIMEOUT):
                 await fs.drain()
             nursery.cancel_scope.cancel()
     session.stop()
 
 
-async def _second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def _second_signal(
+    signals: AsyncIterator[int], scope: trio.CancelScope, patience: _Patience
+) -> None:
     await anext(signals)
+    patience.seconds = 0.0
     scope.cancel()
 
 
-async def _drain(fs: FileSystem) -> None:
-    with trio.CancelScope(shield=True), trio.move_on_after(DRAIN_TIMEOUT) as scope:
+async def _drain(fs: FileSystem, seconds: float) -> None:
+    """Bring what is pending to the grid. Raises the first error, or that time ran out."""
+    with trio.CancelScope(shield=True), trio.move_on_after(seconds) as scope:
         errors = await fs.drain()
     if scope.cancelled_caught:
         raise DeadlineExceededError("not everything could be brought to the grid before unmounting")
-    for error in errors[1:]:
+    for error in errors:
         log.error("not on the grid: %s", error)
     if errors:
         raise errors[0]

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ ROOT = os.geteuid() == 0  # some calls are root's alone, on any file system
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT = 30.0  # seconds for a server to say that it is ready
 STOP_TIMEOUT = 60.0  # seconds to unmount, everything pending included
+PATIENCE = 10.0  # seconds for what happens by itself
 WATCHDOG = 300.0  # seconds that one mount may last
 
 
@@ -143,6 +145,14 @@ class Grid:
         process.stdin.close()
         process.stdin = None
         return process
+
+
+def eventually(check):
+    """Wait until ``check()`` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not check():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.02)
 
 
 async def _new_root(maker: NodeMaker) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import stat
+import subprocess
 
 import pytest
 
@@ -14,7 +17,7 @@ from lafsfs.errors import MountError, UsageError
 from lafsfs.fuse.session import check_mountpoint
 from lafsfs.mount import MountOptions
 from lafsfs.nodes.edits import SetChild
-from tests.mounted.harness import Grid
+from tests.mounted.harness import Grid, eventually
 
 
 def shares_of(grid, cap):
@@ -249,3 +252,34 @@ def test_options_that_do():
         "nodev",
         "ro",
     }
+
+
+# --- ending without a grid ------------------------------------------------------------------------
+
+
+def test_told_twice_to_stop_it_stops_without_the_grid(grid, tmp_path):
+    with grid.mount() as mount:
+        (mount / "file").write_bytes(b"x")
+        grid.storage[0].rename(tmp_path / "unplugged")
+        os.chmod(mount / "file", 0o600)
+        mount.signal(signal.SIGTERM)
+        eventually(lambda: "not on the grid" in mount.log or "not published" in mount.log)
+        mount.signal(signal.SIGTERM)
+        assert mount.process.wait(20) == 1
+        mount.kill()
+        assert "DeadlineExceededError: not everything" in mount.log
+        assert not os.path.ismount(mount.path)
+
+
+def test_what_could_not_be_stored_is_said_at_the_end(grid, tmp_path):
+    with grid.mount() as mount:
+        (mount / "file").write_bytes(b"x")
+        grid.storage[0].rename(tmp_path / "unplugged")
+        os.chmod(mount / "file", 0o600)
+        subprocess.run(["fusermount3", "-u", str(mount.path)], check=True)
+        eventually(lambda: "not on the grid" in mount.log or "not published" in mount.log)
+        (tmp_path / "unplugged").rename(grid.storage[0])
+        mount.expect_log("not on the grid", "not published", "gone", "publish", "newest")
+        mount.wait()
+    with grid.mount() as mount:
+        assert stat.S_IMODE(os.stat(mount / "file").st_mode) == 0o600

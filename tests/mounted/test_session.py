@@ -7,13 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
-from tests.mounted.harness import REPOSITORY, Mount
-
-PATIENCE = 10.0  # seconds for the kernel to take a notification
+from tests.mounted.harness import REPOSITORY, Mount, eventually
 
 
 @pytest.fixture
@@ -35,14 +32,6 @@ def toy(tmp_path):
         raise
     if not mount.ended:
         mount.stop()
-
-
-def eventually(check):
-    """Wait until ``check()`` is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not check():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.02)
 
 
 def test_a_bug_is_an_error_and_the_mount_goes_on(toy):
