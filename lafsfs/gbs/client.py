@@ -50,12 +50,14 @@ log = logging.getLogger(__name__)
 class Client:
     """The HTTP client of one server. Connects when it is needed; end it with :meth:`aclose`."""
 
-    def __init__(self, name: str, nurls: Sequence[Nurl], patience: float) -> None:
+    def __init__(
+        self, name: str, nurls: Sequence[Nurl], patience: float, server_id: bytes | None = None
+    ) -> None:
         """See :class:`lafsfs.gbs.server.GBSServer`."""
         self.name = name
         self._swissnums = {nurl: _swissnum_header(nurl) for nurl in nurls}
         self._patience = patience
-        self._dialer = Dialer(name, nurls)
+        self._dialer = Dialer(name, nurls, server_id)
         self._pool = Pool(self._dialer)
 
     @property

@@ -37,12 +37,13 @@ MAX_BACK_OFF = 8.0  # seconds
 class Dialer:
     """Makes connections to one server."""
 
-    def __init__(self, name: str, nurls: Sequence[Nurl]) -> None:
-        """``name`` is for messages. At least one NURL."""
+    def __init__(self, name: str, nurls: Sequence[Nurl], server_id: bytes | None = None) -> None:
+        """``name`` is for messages. At least one NURL. ``server_id`` as in ``tls.open_pinned``."""
         if not nurls:
             raise ValueError("a server needs an address")
         self._name = name
         self._nurls = tuple(nurls)
+        self._server_id = server_id
         self._context = tls.client_context()
         self._failures = 0
         self._retry_at = float("-inf")
@@ -100,7 +101,7 @@ class Dialer:
             self._probing = False
 
     async def _race(self) -> Connection:
-        race = _Race(self._nurls, self._context)
+        race = _Race(self._nurls, self._context, self._server_id)
         try:
             with trio.move_on_after(CONNECT_TIMEOUT):
                 await race.run()
@@ -119,9 +120,12 @@ class Dialer:
 class _Race:
     """One race of all addresses; ``winner`` is there after it, or all ``failures``."""
 
-    def __init__(self, nurls: Sequence[Nurl], context: ssl.SSLContext) -> None:
+    def __init__(
+        self, nurls: Sequence[Nurl], context: ssl.SSLContext, server_id: bytes | None
+    ) -> None:
         self._nurls = nurls
         self._context = context
+        self._server_id = server_id
         self.failures: list[str] = []
         self.winner: Connection | None = None
 
@@ -141,7 +145,7 @@ class _Race:
 
     async def _try(self, nurl: Nurl, failed: trio.Event, race: trio.CancelScope) -> None:
         try:
-            stream = await tls.open_pinned(nurl, self._context)
+            stream = await tls.open_pinned(nurl, self._context, self._server_id)
         except ServerUnavailableError as error:
             self.failures.append(str(error))
             failed.set()

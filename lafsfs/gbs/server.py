@@ -71,6 +71,7 @@ class GBSServer:
         permutation_seed: bytes | None = None,
         name: str | None = None,
         patience: float = PATIENCE,
+        certified: bool = False,
     ) -> None:
         """A server whose id is known: from its announcement, or by ``learn_server_id``.
 
@@ -80,11 +81,12 @@ class GBSServer:
             permutation_seed: as announced; None for a server that has announced none.
             name: for messages; None for its address.
             patience: seconds that a request which carries nothing may take.
+            certified: whether its certificate must prove the id, which it only claims.
         """
         self.name = name or nurls[0].authority
         self.server_id = server_id
         self.permutation_seed = permutation_seed or server_id
-        self._client = Client(self.name, nurls, patience)
+        self._client = Client(self.name, nurls, patience, server_id if certified else None)
         # Uploads that this object has begun: (storage index, shnum) -> (secret, size).
         self._uploads: LRUCache[tuple[bytes, int], tuple[bytes, int]] = LRUCache(MAX_UPLOADS)
 

@@ -11,7 +11,8 @@ Rules:
   all secrets come after.
 - TLS 1.2 or later.
 - The 20-byte server id, where no announcement gives one, is the SHA-1 of the certificate's DER: a
-  stock node serves HTTPS with the certificate of its tub.
+  stock node serves HTTPS with the certificate of its tub. Where an introducer gives one, it must be
+  the same: a server that claims another's id would be told the write enablers made for that one.
 """
 
 from __future__ import annotations
@@ -76,11 +77,15 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
-async def open_pinned(nurl: Nurl, context: ssl.SSLContext) -> TLSStream:
+async def open_pinned(
+    nurl: Nurl, context: ssl.SSLContext, server_id: bytes | None = None
+) -> TLSStream:
     """Connect to a server and make sure that it is the one the NURL means. Has no deadline.
 
+    ``server_id``: what its certificate must also be of; None for any with the right key.
+
     Raises:
-        ServerUnavailableError: nobody there, no TLS, or another key; the message says which, and
+        ServerUnavailableError: nobody there, no TLS, another key or id; the message says which, and
             begins with the address.
     """
     try:
@@ -92,6 +97,8 @@ async def open_pinned(nurl: Nurl, context: ssl.SSLContext) -> TLSStream:
         await _handshake(stream, nurl)
         if not hmac.compare_digest(_pin_of(stream, nurl), nurl.pin):
             raise ServerUnavailableError(f"{nurl.authority}: shows another key than its NURL pins")
+        if server_id is not None and server_id_of(stream) != server_id:
+            raise ServerUnavailableError(f"{nurl.authority}: is not the server it claims to be")
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

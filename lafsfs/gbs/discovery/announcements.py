@@ -58,6 +58,7 @@ class ServerRecord:
         certificates: unverified.
         origin: who says so: a file and a line.
         fault: why the server cannot be used, or ``None``.
+        announced: whether the server says so itself, and nobody whom the user trusts.
     """
 
     key: str
@@ -68,6 +69,7 @@ class ServerRecord:
     certificates: tuple[Certificate, ...] = field(default=(), repr=False)
     origin: str = field(default="", compare=False)
     fault: str | None = None
+    announced: bool = False
 
     @property
     def verifying_key(self) -> bytes | None:

@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -61,7 +61,7 @@ class Announcement:
 
     def record(self) -> ServerRecord:
         """What it says of a storage server."""
-        return record_of(self.key, self.values, self.origin)
+        return replace(record_of(self.key, self.values, self.origin), announced=True)
 
     def replaces(self, other: Announcement) -> bool:
         """Whether it is newer. An old one that is said again is a replay, or late."""

@@ -11,6 +11,8 @@ Rules:
   written down: secrets are made with it, so it must come out the same for ever. Until it is known
   the server cannot be used; it is asked again while the grid is open.
 - Two records of one id are one server: directories on this machine first, then what was configured.
+  Ids are also what secrets are made with, so a server that announces another's is not believed: the
+  certificate must be of the id, and of several that announce one id, the one whose is gets it.
 - A change that cannot be read leaves the servers as they are, and is warned about.
 """
 
@@ -49,6 +51,7 @@ POLL = 2.0  # seconds between looks at the files; each costs a stat
 RETRY = 30.0  # seconds until servers whose id is not known are asked again
 
 NOT_SEEN = "it has not been reached yet, and its id comes with the first connection"
+UNPROVEN = "it announces the id of another server, and could not prove that it is its own"
 
 
 class RemoteServer(StorageServer, Protocol):
@@ -68,6 +71,7 @@ def make_server(record: ServerRecord, server_id: bytes) -> RemoteServer:
         server_id=server_id,
         permutation_seed=record.permutation_seed,
         name=record.name,
+        certified=record.announced,
     )
 
 
@@ -103,6 +107,7 @@ class Roster:
         self._records: tuple[ServerRecord, ...] = ()
         self._made: dict[str, tuple[ServerRecord, RemoteServer]] = {}
         self._faults: dict[str, str] = {}
+        self._proven: dict[bytes, str] = {}  # disputed ids, and the key of whose they are
         self._permits: dict[StorageServer, datetime.datetime | None] = {}
         self._signature: Signature = ()
 
@@ -147,7 +152,7 @@ class Roster:
         self._signature = await trio.to_thread.run_sync(self._sources.signature)
         records = await trio.to_thread.run_sync(self._sources.read)
         ids = await self._identify(records)
-        await self._apply(records, ids)
+        await self._apply(records, ids, await self._impostors(records))
 
     async def follow(self) -> None:
         """Keep in step, for ever."""
@@ -156,7 +161,7 @@ class Roster:
             await trio.sleep(POLL)
             signature = await trio.to_thread.run_sync(self._sources.signature)
             changed = signature != self._signature
-            waiting = NOT_SEEN in self._faults.values()
+            waiting = not {NOT_SEEN, UNPROVEN}.isdisjoint(self._faults.values())
             if not changed and not (waiting and trio.current_time() - asked_at >= RETRY):
                 continue
             asked_at = trio.current_time()
@@ -200,9 +205,35 @@ class Roster:
             else:
                 return
 
+    async def _impostors(self, records: Sequence[ServerRecord]) -> frozenset[str]:
+        """The keys of those records whose id others announce too, and who could not prove it."""
+        claims: dict[bytes, list[ServerRecord]] = {}
+        for record in records:
+            if record.announced and record.server_id is not None and record.fault is None:
+                claims.setdefault(record.server_id, []).append(record)
+        rivals = {i: records for i, records in claims.items() if len(records) > 1}
+        shown: dict[str, bytes] = {}
+        async with trio.open_nursery() as nursery:
+            for server_id, records in rivals.items():
+                if self._proven.get(server_id) not in {record.key for record in records}:
+                    for record in records:
+                        nursery.start_soon(self._ask_id, record, shown)
+        self._proven |= {server_id: key for key, server_id in shown.items() if server_id in rivals}
+        return frozenset(
+            record.key
+            for server_id, records in rivals.items()
+            for record in records
+            if self._proven.get(server_id) != record.key
+        )
+
     # --- servers ----------------------------------------------------------------------------------
 
-    async def _apply(self, records: tuple[ServerRecord, ...], ids: dict[str, bytes]) -> None:
+    async def _apply(
+        self,
+        records: tuple[ServerRecord, ...],
+        ids: dict[str, bytes],
+        impostors: frozenset[str],
+    ) -> None:
         taken = {server.server_id: server.name for server in self._local}
         made: dict[str, tuple[ServerRecord, RemoteServer]] = {}
         faults: dict[str, str] = {}
@@ -212,6 +243,8 @@ class Roster:
                 faults[record.key] = record.fault
             elif server_id is None:
                 faults[record.key] = NOT_SEEN
+            elif record.key in impostors:
+                faults[record.key] = UNPROVEN
             elif server_id in taken:
                 faults[record.key] = f"it has the id of {taken[server_id]}, and is left out"
             else:

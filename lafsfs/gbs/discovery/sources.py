@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from lafsfs.crypto import base32
 from lafsfs.errors import ConfigError
-from lafsfs.gbs.discovery.announcements import bare_record
 from lafsfs.gbs.discovery.cache import newest, read_cache
 from lafsfs.gbs.discovery.static import read_static_servers
 
@@ -150,7 +149,7 @@ def merged(
             by_key[key] = replace(record, nurls=tuple(dict.fromkeys((*more, *record.nurls))))
     for records in bare.values():
         nurls = dict.fromkeys(nurl for record in records for nurl in record.nurls)
-        yield bare_record(tuple(nurls), records[0].origin, records[0].name)
+        yield replace(records[0], nurls=tuple(nurls))
     yield from by_key.values()
 
 

@@ -12,12 +12,12 @@ import trio
 from lafsfs.errors import ConfigError, ServerUnavailableError
 from lafsfs.gbs.discovery.announcements import bare_record
 from lafsfs.gbs.discovery.node_dir import NodeDirectory
-from lafsfs.gbs.discovery.roster import NOT_SEEN, POLL, RETRY, Roster, load_ids
+from lafsfs.gbs.discovery.roster import NOT_SEEN, POLL, RETRY, UNPROVEN, Roster, load_ids
 from lafsfs.gbs.discovery.sources import Sources
 from lafsfs.gbs.nurl import parse_nurl
 from lafsfs.gbs.server import GBSServer
 from tests.fakes import FakeServer
-from tests.gbs.discovery.announced import Signer, nurl, tub_id
+from tests.gbs.discovery.announced import Signer, furl, nurl, tub_id
 from tests.gbs.discovery.nodes import cached, make_node
 
 if TYPE_CHECKING:
@@ -268,6 +268,33 @@ async def test_two_records_of_one_id_are_one_server(
     assert names(grid) == ["two", "x"]
     (fault,) = (entry.fault for entry in grid.entries() if entry.fault)
     assert "it has the id of x" in fault
+
+
+@pytest.mark.parametrize("first", ["true", "false"])
+async def test_who_announces_the_id_of_another_is_not_believed(
+    roster: Open, handshakes: Handshakes, node: Path, patient_clock: Any, first: str
+) -> None:
+    """Secrets made for that id, write enablers among them, would go to the impostor."""
+    claimed = {"anonymous-storage-FURL": furl("true")}
+    true, false = cached("true"), cached("false", **claimed)
+    cache = node / "private" / "introducer_default_cache.yaml"
+    cache.write_text(true + false if first == "true" else false + true)
+    handshakes.up = {parse_nurl(nurl(name)).pin: tub_id(name) for name in ("true", "false")}
+    grid = roster(of_node(node))
+    await grid.refresh()
+    assert names(grid) == ["true"]
+    assert [entry.fault for entry in grid.entries() if entry.fault] == [UNPROVEN]
+    handshakes.up = {}  # what was proven once stays so
+    await grid.refresh()
+    assert names(grid) == ["true"]
+    unproven = roster(of_node(node))
+    await unproven.refresh()
+    assert names(unproven) == []
+
+
+async def test_only_what_servers_say_themselves_must_be_proven(node: Path) -> None:
+    assert all(record.announced for record in of_node(node).read())
+    assert not any(record.announced for record in bare("x").servers)
 
 
 async def test_a_directory_of_ours_that_is_also_announced(roster: Open, node: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import yaml
@@ -110,6 +111,11 @@ def test_bare_nurls_with_one_pin_are_one_server() -> None:
     (record,) = merged([bare_record([n], "") for n in nurls], [])
     assert record.nurls == tuple(nurls)
     assert record.key == bare_record(nurls, "").key
+
+
+def test_what_is_known_of_a_nurl_is_kept() -> None:
+    record = replace(bare_record([parse_nurl(nurl("one"))], ""), server_id=b"i" * 20)
+    assert list(merged([record], [])) == [record]
 
 
 def test_every_change_of_a_file_shows(tmp_path: Path) -> None:
