@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lafsfs.caps import Cap, UnknownCap
     from lafsfs.formats.dirtable import DirectoryTable, Entry
 
+LATEST = 253_402_300_799.0  # seconds: the last that a calendar of four-digit years can name
 MAX_NAME_BYTES = 255  # of UTF-8: what a local file system can show without escaping
 
 Metadata: TypeAlias = Mapping[str, Any]
@@ -241,7 +242,8 @@ class _Draft:
         for name in self.entries:
             if name.startswith(stem) and self._holds(name, edit):
                 return name
-        when = datetime.fromtimestamp(self._circumstances.now, UTC).strftime("%Y%m%d-%H%M%S")
+        now = min(max(self._circumstances.now, 0.0), LATEST)
+        when = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
         for count in itertools.count(1):
             suffix = f".conflicted-{when}-{self._circumstances.host}"
             name = _shortened(edit.name, suffix + (f"-{count}" if count > 1 else ""))

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from lafsfs.caps import MutableFormat, parse
+from lafsfs.caps import DirectoryCap, MutableFormat, parse
 from lafsfs.crypto import base32
 from lafsfs.errors import MountError, UsageError
 from lafsfs.fuse.session import check_mountpoint
@@ -74,6 +74,26 @@ def test_a_damaged_file(grid):
             (mount / "file").read_bytes()
         (mount / "file").write_bytes(b"better")
         assert (mount / "file").read_bytes() == b"better"
+
+
+def test_a_folder_whose_table_is_none(grid):
+    async def fill(maker):
+        file = await maker.create_mutable(MutableFormat.SDMF, b"5:short")
+        root = maker.directory(parse(grid.cap))
+        await root.edit([SetChild("broken", DirectoryCap(file.cap)), SetChild("fine", file.cap)])
+
+    grid.run(fill)
+    with grid.mount() as mount:
+        mount.expect_log("netstring", "table")
+        assert sorted(os.listdir(mount.path)) == ["broken", "fine"]
+        assert (mount / "broken").is_dir()
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            os.listdir(mount / "broken")
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            (mount / "broken" / "new").write_bytes(b"")
+        assert (mount / "fine").read_bytes() == b"5:short"
+        os.rename(mount / "broken", mount / "still broken")
+        assert sorted(os.listdir(mount.path)) == ["fine", "still broken"]
 
 
 def test_a_disk_is_unplugged(tmp_path):

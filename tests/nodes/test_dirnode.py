@@ -11,6 +11,7 @@ from lafsfs.caps import DirectoryCap, LiteralCap, MutableFormat
 from lafsfs.errors import (
     BadCapabilityError,
     DeepImmutableError,
+    FormatError,
     NoSuchChildError,
     NotADirectoryNodeError,
     ReadOnlyCapabilityError,
@@ -185,6 +186,17 @@ async def test_move(maker, mock_clock):
     assert caps(await target.table()) == {"c": ONE}
     with pytest.raises(NoSuchChildError):
         await move(target, "b", source, "b")
+
+
+@pytest.mark.parametrize("contents", [b"5:short", b"garbage", b"3:abc,x", b"99999999999999999999:"])
+async def test_a_table_that_is_none(maker, contents):
+    file = await maker.create_mutable(MutableFormat.SDMF, contents)
+    directory = maker.directory(DirectoryCap(file.cap))
+    with pytest.raises(FormatError):
+        await directory.table()
+    with pytest.raises(FormatError):
+        await directory.edit([SetChild("a", ONE)])
+    assert (await file.contents())[1] == contents
 
 
 async def test_files(maker):

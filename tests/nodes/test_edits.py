@@ -227,6 +227,17 @@ def test_a_write_capability_sealed_with_another_key_leaves_the_right_to_read():
     assert Listing(table, b"x" * 16, mutable=True)["a"].cap == WRITABLE.read_cap()
 
 
+def test_a_clock_that_goes_backwards_only_shows_in_the_stamps():
+    table, _ = applied(EMPTY, SetChild("a", ONE), now=LATER)
+    table, outcomes = applied(table, SetChild("a", TWO, base=ONE), SetChild("b", ONE), now=NOW)
+    assert outcomes == (Done(changed=True),) * 2
+    assert metadata(table, "a")["tahoe"] == {"linkcrtime": LATER, "linkmotime": NOW}
+    for now in (-5.0, 0.0, 1e11, 1e300):
+        table, (outcome,) = applied(table, SetChild("a", THREE, base=ONE), now=now)
+        assert isinstance(outcome, Conflict)
+    assert set(caps(table).values()) == {ONE, TWO, THREE}
+
+
 def test_names():
     table, _ = applied(EMPTY, SetChild("e\N{COMBINING ACUTE ACCENT}", ONE))
     assert list(listing(table)) == ["é"]
