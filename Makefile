@@ -2,7 +2,8 @@
 
 PYTHON     ?= python3
 VENV       ?= .venv
-BENCH_VENV ?= .venv-stock
+STOCK_VENV ?= .venv-stock
+TAHOE      ?= $(STOCK_VENV)/bin/tahoe
 MOUNTPOINT ?= $(HOME)/lafs
 SOURCES    := lafsfs tests
 
@@ -12,12 +13,14 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
 
 .DEFAULT_GOAL := help
-.PHONY: help mount umount system install dev fmt lint type test check bench docs clean
+.PHONY: help mount umount system install dev stock fmt lint type test test-interop check bench \
+        docs clean
 
 help:
 	@echo 'make mount [MOUNTPOINT=$(FOLDER)]    an encrypted folder, from nothing'
 	@echo 'make umount [MOUNTPOINT=$(FOLDER)]   unmount it, once everything is stored'
 	@echo 'make test                  everything from nothing to green, real mounts included'
+	@echo 'make test-interop          against stock Tahoe-LAFS on a real grid; TAHOE=PATH if it is there'
 	@echo 'make check                 lint, type, test: what must pass before a commit'
 	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
 	@echo 'make install fmt lint type docs clean'
@@ -50,6 +53,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[dev]'
 	@touch $(VENV)/.installed $@
 
+# Stock Tahoe-LAFS, to compare with: in an environment of its own, or wherever TAHOE says.
+stock: $(TAHOE)
+
+$(STOCK_VENV)/bin/tahoe: | $(BIN)/python
+	@$(PYTHON) -m venv '$(STOCK_VENV)'
+	@'$(STOCK_VENV)/bin/python' -m pip install -q --disable-pip-version-check tahoe-lafs
+
 # --- working on it --------------------------------------------------------------------------------
 
 fmt: dev
@@ -68,17 +78,18 @@ type: dev
 test: dev
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)$(if $(RESULT),; echo $$? >'$(RESULT)')
 
+test-interop: dev stock
+	@TAHOE='$(TAHOE)' $(BIN)/python -m pytest -m interop tests/interop $(PYTEST_ARGS)
+
 check: lint type test
 
-bench: dev
-	@test -x '$(BENCH_VENV)/bin/tahoe' || { $(PYTHON) -m venv '$(BENCH_VENV)' \
-	    && '$(BENCH_VENV)/bin/python' -m pip install -q --disable-pip-version-check tahoe-lafs; }
-	@$(BIN)/python -m tests.bench.side_by_side --tahoe '$(BENCH_VENV)/bin/tahoe' $(BENCH_ARGS)
+bench: dev stock
+	@$(BIN)/python -m tests.bench.side_by_side --tahoe '$(TAHOE)' $(BENCH_ARGS)
 
 docs: dev
 	@$(BIN)/python contrib/check_docs.py
 
 clean:
-	rm -rf '$(VENV)' '$(BENCH_VENV)' build dist *.egg-info
+	rm -rf '$(VENV)' '$(STOCK_VENV)' build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find lafsfs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.mounted.harness import REPOSITORY, Mount
+from tests.stock import Service, answers, free_ports, started, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,58 @@ if TYPE_CHECKING:
 
 COMMAND = [sys.executable, "-W", "error", "-m", "lafsfs"]
 COMMAND_SECONDS = 120.0
+
+
+def environment_below(directory: Path) -> dict[str, str]:
+    """An environment in which lafsfs keeps its things below ``directory``."""
+    places = {f"LAFSFS_{p.upper()}_DIR": str(directory / p) for p in ("config", "data", "state")}
+    return os.environ | places
+
+
+class Served(Service):
+    """``lafsfs serve`` of a directory."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.directory = directory
+        self.storage = directory / "storage"
+        self.port = port
+        serve = ["serve", "--storage", str(self.storage), "--listen", f"127.0.0.1:{port}"]
+        super().__init__(
+            [*COMMAND, *serve, "--nickname", directory.name],
+            directory.with_suffix(".log"),
+            environment_below(directory),
+        )
+
+    def wait(self) -> None:
+        """Wait until it can be used, and has written down how."""
+        told = self.storage / "announcement.yaml"
+        wait_until(
+            lambda: told.exists() and answers(self.port),
+            f"{self.directory.name} answers",
+            why_not=self.last_words,
+        )
+
+    @property
+    def announcement(self) -> str:
+        """What stock clients are to be given, as YAML."""
+        return (self.storage / "announcement.yaml").read_text()
+
+    @property
+    def nurl(self) -> str:
+        """What lafsfs clients are to be given."""
+        return (self.storage / "nurl").read_text().strip()
+
+
+@contextmanager
+def serving(base: Path, count: int) -> Iterator[list[Served]]:
+    """Servers of ours, each with a new directory."""
+    servers = [Served(base / f"ours{n}", port) for n, port in enumerate(free_ports(count))]
+    for server in servers:
+        server.directory.mkdir(parents=True)
+    with started(*servers):
+        for server in servers:
+            server.wait()
+        yield servers
 
 
 @dataclass
@@ -36,8 +89,8 @@ class Ours:
 
     @property
     def environment(self) -> dict[str, str]:
-        places = {f"LAFSFS_{p.upper()}_DIR": p for p in ("config", "data", "state")}
-        return os.environ | {name: str(self.directory / p) for name, p in places.items()}
+        """Where this user's things are."""
+        return environment_below(self.directory)
 
     def run(self, command: str, *arguments: str, contents: bytes = b"") -> bytes:
         """One command that is to succeed: what it printed. ``contents`` is its standard input."""

@@ -33,6 +33,12 @@ SIZES = {
     ),
 }
 
+FEW_SIZES = {
+    "chk": (0, 55, 56, 1000, CHK_SEGMENT - 1, CHK_SEGMENT + 1, 2 * CHK_SEGMENT + 1),
+    "sdmf": (0, 1000, 300_000),
+    "mdmf": (0, MDMF_SEGMENT, MDMF_SEGMENT + 1, 400_000),
+}
+
 NAMES = (
     "plain",
     "with space",
