@@ -8,6 +8,7 @@ Rules:
 - Listings are believed for ``max_age`` seconds. When the grid cannot be asked, the last listing is
   shown and the grid is left alone for as long again: names and attributes that were seen once stay
   visible while servers are away. Only a directory that was never read raises.
+- After a publish that failed the next look is at the grid: it may have landed all the same.
 - Listings are not compared with the edges in use when they arrive, which would take long for big
   directories, but edge by edge when somebody looks (:mod:`lafsfs.vfs.tree`).
 - ``lock`` is held by whoever changes names, for as long as the publish takes. Looking up, reading
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LONGEST_REST: Final = 10.0  # seconds for which a grid that did not answer is left alone
 THREAD_CHILDREN: Final = 2000  # children above which going through all of them takes over 2 ms
 _LINK_TIME: Final = re.compile(rb'"linkcrtime"\s*:\s*([0-9][0-9.eE+-]{0,30})')
 T = TypeVar("T")
@@ -55,6 +57,7 @@ class Directory:
         self.dirty: dict[Edge, None] = {}  # pending edges, in the order they became so
         self.lock = trio.Lock()
         self.ordinal = next(_ordinals)
+        self.is_doubtful = False  # a publish failed: what the grid has must be looked at
         self.changed = 0  # ns: when we last changed a name here, 0 for never
         self._ask_again_at = float("-inf")
         self._newest: tuple[Listing, int] | None = None
@@ -73,12 +76,14 @@ class Directory:
         if latest is not None and trio.current_time() < self._ask_again_at:
             return latest
         try:
-            return await self.node.table(max_age)
+            listing = await self.node.table(0 if self.is_doubtful else max_age)
+            self.is_doubtful = False
+            return listing
         except (GridError, ServerError, FormatError) as error:
             if self.node.latest is None:
                 raise
             log.warning("directory %s shown as last seen: %s", self.node.cap.digest, error)
-            self._ask_again_at = trio.current_time() + (max_age or 0.0)
+            self._ask_again_at = trio.current_time() + min(max_age or 0.0, LONGEST_REST)
             return self.node.latest
 
     def edge_at(self, parent: DirectoryInode, name: str) -> Edge | None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DRAIN_ATTEMPTS: Final = 3  # for each file and directory, with back-off in between
+DRAIN_ATTEMPTS: Final = 6  # over half a minute: servers that failed are left alone for a while
 UPLOADS: Final = 8  # files on their way to the grid at a time while draining
 
 

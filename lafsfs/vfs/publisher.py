@@ -17,7 +17,8 @@ of it, and settles. Rules:
   its consequences in another that is called when it has landed, before the next batch is collected
   and whether or not its caller is still there.
 - Edges that a request *claims* (because it moves or removes them) are in no batch from the moment
-  it is submitted until it is over, here or in another directory.
+  it is submitted until it is over, here or in another directory. Nor are edges under a name that
+  a request in the batch edits.
 - An edge whose inode has nothing on the grid yet (``cap`` is None) is not ready and waits.
 - An edge changed again during the publish is simply still pending afterwards.
 - A failure is delivered to everybody who waits for one of the edges in the batch, each time.
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.errors import LafsError
-from lafsfs.nodes.edits import Conflict, Gone, SetChild, SetMetadata
+from lafsfs.nodes.edits import Base, Conflict, SetChild, SetMetadata, same_object
 from lafsfs.vfs.api import UnexpectedError
 from lafsfs.vfs.attributes import KEY, encode
 from lafsfs.vfs.inodes import FileInode, Waiter
@@ -220,11 +221,12 @@ class Publisher:
         requests, self._requests = self._requests, []
         for request in requests:
             self._add_request(batch, request)
+        named = {edit.name for _, edits in batch.requests for edit in edits}
         for edge in tuple(self.directory.dirty):
             if not edge.is_pending:
                 del self.directory.dirty[edge]
                 edge.tell_free()
-            elif edge.is_ready:
+            elif edge.is_ready and edge.name not in named:
                 self._add_edge(batch, edge)
         return batch
 
@@ -251,10 +253,14 @@ class Publisher:
 
     def _settle(self, batch: _Batch, result: EditResult) -> None:
         outcomes = list(result.outcomes)
-        for edge, version, _ in batch.edges:
+        for edge, version, edit in batch.edges:
             outcome = outcomes.pop(0)
-            if edge.in_flight is batch:  # or else it has been moved to another directory
-                edge.in_flight = None
+            if edge.in_flight is not batch:
+                continue  # it has been moved to another directory
+            edge.in_flight = None
+            if isinstance(edit, SetMetadata) and not _is_still_there(edge, result.listing):
+                edge.detach()  # what we told of is now told of something else
+            else:
                 settle_edge(edge, version, outcome, result.listing)
         for request, edits in batch.requests:
             its, outcomes = outcomes[: len(edits)], outcomes[len(edits) :]
@@ -267,6 +273,7 @@ class Publisher:
             return
         wait = min(self._retry_most, self._retry_first * 2.0 ** min(self._failures, 30))
         self._failures += 1
+        self.directory.is_doubtful = True  # it may have landed in part
         self._due = trio.current_time() + wait
         log.warning("directory %s is not published: %s", self.directory.node.cap.digest, error)
 
@@ -332,12 +339,17 @@ def metadata_for(inode: Inode, raw_name: bytes | None) -> dict[str, object]:
     return {KEY: encode(posix, cap.read_cap().digest, raw_name)}
 
 
+def _is_still_there(edge: Edge, listing: Listing) -> bool:
+    """Whether the name leads to what the edge was based on; metadata applies to whatever it is."""
+    child = listing.get(edge.name)
+    return (
+        child is not None and not isinstance(edge.base, Base) and same_object(child.cap, edge.base)
+    )
+
+
 def settle_edge(edge: Edge, version: int, outcome: Outcome, listing: Listing) -> None:
     """Take note of what the grid's edge is now."""
     if not edge.attached:
-        return
-    if isinstance(outcome, Gone):
-        edge.detach()
         return
     if isinstance(outcome, Conflict):
         log.warning("another client took a name first: ours is kept as a conflicting copy")

@@ -325,15 +325,23 @@ class Tree:
         return inode
 
     def _join(self, inode: Inode, edge: Edge, cap: Cap | UnknownCap, posix: Posix) -> None:
-        """A child turned out to be an inode that is in use."""
+        """A child turned out to be an inode that is in use.
+
+        All names of a file are to say the same: the newest attributes, the newest contents. Where
+        one says something older, it is pending.
+        """
+        posix = replace(posix, number=inode.posix.number)
         if isinstance(inode, DirectoryInode):
             for stale in tuple(inode.edges):
                 stale.detach()
             inode.posix = posix
-        elif inode.cap != cap:
-            edge.published = -1  # the grid must learn of the newer contents
+        elif (inode.cap == cap and posix == inode.posix) or self.settings.read_only:
+            return
         elif posix.ctime > inode.posix.ctime and not any(e.holds for e in inode.edges):
-            inode.posix = replace(posix, number=inode.posix.number)
+            self.touch(inode, posix)
+            edge.published = inode.version if inode.cap == cap else -1
+        else:
+            edge.published = -1
 
     # what programs see
 

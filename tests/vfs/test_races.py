@@ -206,6 +206,9 @@ class Chaos:
     async def run(self) -> None:
         for _ in range(25):
             await self.step()
+
+    async def run_honestly(self) -> None:
+        await self.run()
         assert not [error for error in self.errors if error.errno in (0, errno.EIO)]
 
 
@@ -217,17 +220,50 @@ async def test_chaos_ends_in_what_the_grid_has(broker, tmp_path, seed):
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for number in range(4):
-                    nursery.start_soon(Chaos(world, 100 * seed + number).run)
-            assert await world.fs.drain() == ()
-        for inode in world.tree.table:
-            assert not inode.is_dirty
-            for edge in inode.edges:
-                assert not edge.is_busy
-                assert not edge.is_pending
-        seen = await tree_of(world)
-        root = world.tree.directory_inode(ROOT).cap
-        async with open_world(broker, tmp_path / "again", root) as again:
-            assert await tree_of(again) == seen
+                    nursery.start_soon(Chaos(world, 100 * seed + number).run_honestly)
+        await assert_settled(world, broker, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_chaos_on_a_grid_that_keeps_failing(broker, tmp_path, servers, seed, mock_clock):
+    async with open_world(broker, tmp_path, max_age=1e6, quiet=0.0, retry_first=1.0) as world:
+        await world.mkdir("d")
+        await world.mkdir("e")
+        mock_clock.rate = 100  # servers are waited for, but not by us
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gremlin, servers, random.Random(seed))
+            async with trio.open_nursery() as programs:
+                for number in range(4):
+                    programs.start_soon(Chaos(world, 100 * seed + number).run)
+            nursery.cancel_scope.cancel()
+        for server in servers:
+            server.refuse = set()
+        mock_clock.rate = 0
+        mock_clock.jump(100)  # servers that failed are left alone for a while
+        await assert_settled(world, broker, tmp_path)
+
+
+async def gremlin(servers, choices: random.Random) -> None:
+    """Servers refuse this and that for a while."""
+    while True:
+        for server in servers:
+            server.refuse = set(choices.choice([(), (), ("read_test_write",), ("allocate",)]))
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(choices.random())
+
+
+async def assert_settled(world, broker, tmp_path) -> None:
+    """Nothing is pending, and another client sees what we see."""
+    assert await world.fs.drain() == ()
+    for inode in world.tree.table:
+        assert not inode.is_dirty
+        for edge in inode.edges:
+            assert not edge.is_busy
+            assert not edge.is_pending
+    seen = await tree_of(world)
+    root = world.tree.directory_inode(ROOT).cap
+    async with open_world(broker, tmp_path / "again", root) as again:
+        assert await tree_of(again) == seen
 
 
 async def tree_of(world, path: str = ""):
