@@ -38,6 +38,8 @@ ONLY_IN = {
     "Crypto": {"crypto"},
     "cryptography": {"crypto"},
     "click": {"cli"},
+    "foolscap": {"gbs"},
+    "twisted": {"gbs"},
     "rich": {"cli"},
 }
 
@@ -81,3 +83,12 @@ def test_imports_run_downwards(path: Path) -> None:
         else:
             assert layer in ONLY_IN.get(top, {layer}), f"{layer} may not import {top}"
             assert not (layer in PURE and top in IMPURE_MODULES), f"pure {layer} imports {top}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_twisted_stays_in_its_own_process(path: Path) -> None:
+    """Everything but the introducer's subscriber works without it."""
+    if path.parent.name != "introducer":
+        names = {name.partition(".")[0] for name in imported_names(path)}
+        assert names.isdisjoint({"foolscap", "twisted", "zope"})
+        assert not any(".introducer.subscriber" in name for name in imported_names(path))

@@ -173,6 +173,12 @@ def _furl(text: str, where: str) -> Furl:
         raise ConfigError(f"{where}: {error}") from None
 
 
+def _line_of(error: configparser.ParsingError) -> int:
+    """Where the first fault is; since Python 3.13 some kinds have a line and no list."""
+    errors: list[tuple[int, str]] = getattr(error, "errors", [])
+    return errors[0][0] if errors else getattr(error, "lineno", 0)
+
+
 class _TahoeConfig:
     """``tahoe.cfg``, with the lines of its settings."""
 
@@ -192,8 +198,7 @@ class _TahoeConfig:
         except configparser.MissingSectionHeaderError as error:
             raise ConfigError(f"{path}, line {error.lineno}: no [section] before it") from None
         except configparser.ParsingError as error:
-            line = error.errors[0][0] if error.errors else 0
-            raise ConfigError(f"{path}, line {line}: not NAME = VALUE") from None
+            raise ConfigError(f"{path}, line {_line_of(error)}: not NAME = VALUE") from None
         except configparser.Error:
             raise ConfigError(f"{path}: not a configuration file") from None
         return cls(path, text, parser)

@@ -9,6 +9,7 @@ Rules:
 - What the user wrote down wins over announcements of the same key, as with stock clients.
 - Of two announcements of one key the newer one counts.
 - A bare NURL of a server that is also announced adds an address to it.
+- Names tell servers apart: where several have one nickname, the key is added.
 - Blocking: for worker threads.
 """
 
@@ -16,16 +17,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lafsfs.crypto import base32
 from lafsfs.errors import ConfigError
+from lafsfs.gbs.discovery.announcements import short_key
 from lafsfs.gbs.discovery.cache import newest, read_cache
 from lafsfs.gbs.discovery.static import read_static_servers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from lafsfs.gbs.discovery.announcements import ServerRecord
@@ -117,7 +120,8 @@ class Sources:
                 cached += read_cache(introducer.own)
             except ConfigError as error:  # it will be written anew
                 log.warning("%s", error)
-        return tuple(merged(static, (item.record() for item in newest(cached))))
+        records = tuple(merged(static, (item.record() for item in newest(cached))))
+        return tuple(distinctly_named(records))
 
     def signature(self) -> Signature:
         """Changes whenever one of the files does."""
@@ -151,6 +155,16 @@ def merged(
         nurls = dict.fromkeys(nurl for record in records for nurl in record.nurls)
         yield replace(records[0], nurls=tuple(nurls))
     yield from by_key.values()
+
+
+def distinctly_named(records: Sequence[ServerRecord]) -> Iterator[ServerRecord]:
+    """The same records; a name that several have is followed by the beginning of the key."""
+    count = Counter(record.name for record in records)
+    for record in records:
+        if count[record.name] > 1:
+            yield replace(record, name=f"{record.name} ({short_key(record.key)})")
+        else:
+            yield record
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

@@ -36,7 +36,7 @@ LEASE_SECRET, CONVERGENCE = b"l" * 32, b"c" * 32
 def cached(*names: str, **more: object) -> str:
     """The cache of an introducer that heard of these servers."""
     return yaml.safe_dump(
-        [{"ann": announcement(name, **more), "key_s": Signer(name).key} for name in names]
+        [{"ann": announcement(name) | more, "key_s": Signer(name).key} for name in names]
     )
 
 

@@ -118,6 +118,17 @@ def test_what_is_known_of_a_nurl_is_kept() -> None:
     assert list(merged([record], [])) == [record]
 
 
+def test_names_tell_servers_apart(tmp_path: Path) -> None:
+    path = make_node(tmp_path / "node")
+    same = {"nickname": "home server"}
+    (path / "private" / "introducer_default_cache.yaml").write_text(
+        cached("one", "two", **same) + cached("three")
+    )
+    assert sorted(names(of_node(path)).values()) == sorted(
+        ["three", *(f"home server ({Signer(n).key[3:11]})" for n in ("one", "two"))]
+    )
+
+
 def test_every_change_of_a_file_shows(tmp_path: Path) -> None:
     path = make_node(tmp_path / "node", "one")
     sources = of_node(path)
