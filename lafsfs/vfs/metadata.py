@@ -5,7 +5,8 @@ but ``fsync``, ``fsyncdir`` and whoever publishes the directory next. The root's
 local file.
 
 ``user.lafs.*`` names are computed: ``cap``, ``readcap``, ``verifycap``, ``kind``. They are shown to
-the mount's owner alone, since a capability is all it takes to read or change the object.
+the mount's owner alone, since a capability is all it takes to read or change the object, and are
+not listed, so that copying a file with its attributes does not copy its capabilities.
 """
 
 from __future__ import annotations
@@ -125,10 +126,10 @@ class Metadata:
         return value
 
     async def listxattr(self, ino: int, caller: Caller) -> tuple[bytes, ...]:
-        """The names of all extended attributes."""
+        """The names of all extended attributes but the computed ones (see the module)."""
         inode = self._tree.table[ino]
         await trio.lowlevel.checkpoint()
-        return (*inode.posix.xattrs, *self._computed(inode, caller))
+        return tuple(inode.posix.xattrs)
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None:
         """Set or replace an extended attribute."""

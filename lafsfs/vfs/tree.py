@@ -31,7 +31,7 @@ from lafsfs.errors import (
     ReadOnlyCapabilityError,
 )
 from lafsfs.vfs import numbers
-from lafsfs.vfs.api import ROOT_INODE, Attributes, Changed
+from lafsfs.vfs.api import ROOT_INODE, Changed
 from lafsfs.vfs.attributes import Defaults, Facts, Kind, Posix, clamped, decode, raw_name_of
 from lafsfs.vfs.directories import Directory
 from lafsfs.vfs.inodes import (
@@ -43,6 +43,7 @@ from lafsfs.vfs.inodes import (
     LoopInode,
 )
 from lafsfs.vfs.names import local_name, stored_name
+from lafsfs.vfs.presenting import attributes_of
 from lafsfs.vfs.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from lafsfs.caps import Cap
     from lafsfs.nodes.listing import Child, Listing
     from lafsfs.nodes.maker import NodeMaker
-    from lafsfs.vfs.api import VfsSettings
+    from lafsfs.vfs.api import Attributes, VfsSettings
     from lafsfs.vfs.staging import StagingArea
 
 log = logging.getLogger(__name__)
@@ -343,49 +344,9 @@ class Tree:
         else:
             edge.published = -1
 
-    # what programs see
-
     def present(self, inode: Inode) -> Attributes:
         """What ``stat`` shows, from memory."""
-        settings, posix = self.settings, inode.posix
-        size, mtime, ctime = 0, posix.mtime, posix.ctime
-        attr_valid = settings.attr_valid
-        if isinstance(inode, FileInode):
-            size = inode.size
-            if inode.is_mutable and inode.known_size is None and not inode.is_dirty:
-                attr_valid = 0.0
-        elif isinstance(inode, LoopInode):
-            size = len(inode.target)
-        elif isinstance(inode, DirectoryInode):
-            newest = inode.directory.newest_link
-            if newest is None:
-                attr_valid = 0.0
-            mtime, ctime = directory_times(posix, newest or 0)
-        return Attributes(
-            ino=inode.number,
-            mode=posix.kind.mode_bits | self._shown_mode(inode),
-            nlink=self._shown_nlink(inode),
-            uid=posix.uid if settings.uid is None else settings.uid,
-            gid=posix.gid if settings.gid is None else settings.gid,
-            rdev=posix.rdev,
-            size=size,
-            atime_ns=posix.atime,
-            mtime_ns=mtime,
-            ctime_ns=ctime,
-            btime_ns=posix.btime,
-            attr_valid=attr_valid,
-            entry_valid=settings.entry_valid,
-        )
-
-    def _shown_mode(self, inode: Inode) -> int:
-        if inode.posix.kind is Kind.SYMLINK or self.settings.umask is None:
-            return inode.posix.mode
-        return inode.posix.mode & ~self.settings.umask
-
-    def _shown_nlink(self, inode: Inode) -> int:
-        if inode.number == ROOT_INODE:
-            return 1
-        return max(inode.posix.nlink, len(inode.edges)) if inode.edges else 0
+        return attributes_of(inode, self.settings)
 
 
 def ancestor_of(parent: DirectoryInode, cap: Cap | UnknownCap) -> DirectoryInode | None:
@@ -405,10 +366,3 @@ def cap_of(child: Child) -> Cap | UnknownCap:
 def shown_name(edge: Edge) -> bytes:
     """The local name of an edge in use."""
     return local_name(edge.name, edge.raw_name)
-
-
-def directory_times(posix: Posix, newest: int) -> tuple[int, int]:
-    """mtime and ctime of a directory in which a name last appeared at ``newest``."""
-    if posix.mtime_set is not None and newest <= posix.mtime_set:
-        return posix.mtime, max(posix.ctime, newest)
-    return newest or posix.mtime, max(posix.ctime, newest)
