@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-DRAIN_SECONDS = 5.0
-
 
 class ClientGoneError(CallerError):
     """The client has closed the connection; there is nobody to answer."""
@@ -131,7 +129,7 @@ class Exchange:
     async def drain(self) -> None:
         """Read what is left of a moderate body, so that its sender comes to hear the answer."""
         end = self.received + DRAINED
-        with trio.move_on_after(DRAIN_SECONDS):
+        with trio.move_on_after(self._limits.drain):
             while not self._is_whole and self.received < end:
                 await self._next()
 

@@ -35,6 +35,7 @@ class Limits:
         grace: seconds for which a client may be slow or silent; after that a request's body must
             have arrived, and a reply must be taken, at ``slowest``.
         slowest: bytes per second.
+        drain: seconds for which the rest of a refused request is read.
         shutdown: seconds for requests under way to end in.
         slot_body: bytes of a read-test-write request.
         slot_reply: bytes that it may read.
@@ -47,6 +48,7 @@ class Limits:
     idle: float = 300.0
     grace: float = 60.0
     slowest: float = 1024.0
+    drain: float = 5.0
     shutdown: float = 10.0
     slot_body: int = 256 << 20
     slot_reply: int = 256 << 20

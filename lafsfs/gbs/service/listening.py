@@ -20,12 +20,15 @@ import ssl
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+import h11
 import trio
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
+from hypercorn.utils import parse_socket_addr, wrap_app
 
 from lafsfs.errors import ConfigError
 from lafsfs.gbs.service.limits import MAX_HEADERS
@@ -184,10 +187,10 @@ class HTTPWorker:
         self._config = _config(limits)
         self._context = WorkerContext(None)
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
+    async def handle(self, stream: GuardedStream | trio.SSLStream[GuardedStream]) -> None:
         """Serve one connection to its end."""
         try:
-            await TCPServer(
+            await _Connection(
                 self._app,
                 self._config,
                 self._context,
@@ -202,15 +205,80 @@ class HTTPWorker:
         await self._context.terminated.set()
 
 
+class _Connection(TCPServer):
+    """hypercorn's connection: with HTTP/1.1 and nothing else, and over when its client is gone.
+
+    hypercorn's own would keep waiting for the idle timeout of a connection that has ended, and let
+    clients change to other protocols, of which one cannot be got rid of.
+    """
+
+    async def run(self) -> None:
+        """Serve it."""
+        try:
+            with trio.CancelScope() as scope:
+                await self._begin()
+                async with TaskGroup() as self._task_group:
+                    self.protocol = self._http()  # type: ignore[assignment]  # not its wrapper
+                    await self.idle_task.restart(self._task_group, self._idle_timeout)
+                    await self._read_data()
+                    scope.cancel()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is gone, which is its right
+        finally:
+            await self._close()
+
+    async def _begin(self) -> None:
+        if isinstance(self.stream, trio.SSLStream):
+            with trio.move_on_after(self.config.ssl_handshake_timeout):
+                await self.stream.do_handshake()
+                return
+            raise trio.BrokenResourceError("no TLS handshake in time")
+
+    def _http(self) -> _HTTP1:
+        is_tls = isinstance(self.stream, trio.SSLStream)
+        lower: Any = self.stream.transport_stream if is_tls else self.stream
+        client, server = (
+            parse_socket_addr(lower.socket.family, name())
+            for name in (lower.socket.getpeername, lower.socket.getsockname)
+        )
+        return _HTTP1(
+            self.app,
+            self.config,
+            self.context,
+            self._task_group,
+            ConnectionState(self.state),
+            is_tls,
+            client,
+            server,
+            self.protocol_send,
+        )
+
+
+class _HTTP1(H11Protocol):
+    """hypercorn's HTTP/1.1, deaf to upgrades (which RFC 9110, 7.8 allows)."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Change to no other protocol."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=headers,
+                http_version=request.http_version,
+            )
+        )
+
+
 def _config(limits: Limits) -> Config:
     config = Config()
     config.alpn_protocols = ["http/1.1"]
     config.errorlog = logging.getLogger(f"{__name__}.http")
     config.h11_max_incomplete_size = MAX_HEADERS
-    config.h2_max_concurrent_streams = 1
     config.include_server_header = False
     config.keep_alive_max_requests = 1 << 62
     config.keep_alive_timeout = limits.idle
     config.ssl_handshake_timeout = limits.handshake
-    config.websocket_max_message_size = 0
     return config

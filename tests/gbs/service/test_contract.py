@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lafsfs.gbs.nurl import parse_nurl
 from lafsfs.gbs.server import GBSServer
 from lafsfs.gbs.service import running_service
