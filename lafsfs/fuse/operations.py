@@ -181,7 +181,7 @@ class LafsOperations(pyfuse3.Operations):
 
     @handler()
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return await self._fs.listxattr(inode, caller(ctx))
+        return await self._fs.listxattr(inode)
 
     @handler(settles=True)
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:

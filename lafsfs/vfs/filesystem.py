@@ -170,9 +170,9 @@ class FileSystem:
         """Set an extended attribute."""
         await self._metadata.setxattr(ino, name, value, caller)
 
-    async def listxattr(self, ino: int, caller: Caller) -> tuple[bytes, ...]:
+    async def listxattr(self, ino: int) -> tuple[bytes, ...]:
         """The names of the extended attributes."""
-        return await self._metadata.listxattr(ino, caller)
+        return await self._metadata.listxattr(ino)
 
     async def removexattr(self, ino: int, name: bytes, caller: Caller) -> None:
         """Remove an extended attribute."""

@@ -125,11 +125,14 @@ class Metadata:
             raise NoSuchAttributeError("no such extended attribute")
         return value
 
-    async def listxattr(self, ino: int, caller: Caller) -> tuple[bytes, ...]:
-        """The names of all extended attributes but the computed ones (see the module)."""
+    async def listxattr(self, ino: int) -> tuple[bytes, ...]:
+        """The names of all extended attributes but the computed ones (see the module).
+
+        Not even where another client has stored one of that name: it would be listed, and copied.
+        """
         inode = self._tree.table[ino]
         await trio.lowlevel.checkpoint()
-        return tuple(inode.posix.xattrs)
+        return tuple(name for name in inode.posix.xattrs if not name.startswith(COMPUTED))
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None:
         """Set or replace an extended attribute."""

@@ -9,7 +9,12 @@ import pytest
 import trio
 
 from lafsfs.caps import LiteralCap, MutableFormat
-from lafsfs.errors import LafsError, NoSuchChildError, UncoordinatedWriteError
+from lafsfs.errors import (
+    LafsError,
+    NoSuchChildError,
+    NotPermittedError,
+    UncoordinatedWriteError,
+)
 from lafsfs.nodes.edits import SetChild, SetMetadata, Unlink
 from lafsfs.vfs.api import Changed, SetAttributes
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
@@ -46,6 +51,17 @@ async def test_attributes_changed_elsewhere(world, other):
     await other.edit([SetMetadata("f", {"lafsfs": {"v": 1, "mode": 0o640, "uid": 77}})])
     found = await world.fs.getattr(made.ino)
     assert (found.mode & 0o777, found.uid) == (0o640, 77)
+
+
+async def test_nobody_else_can_have_a_capability_listed(world, other):
+    """A listed name is copied with the file: here it would be ours, to wherever it is copied."""
+    made = await world.write("f", b"x")
+    planted = {"user.lafs.cap": "YQ==", "user.other": "YQ=="}
+    await other.edit([SetMetadata("f", {"lafsfs": {"v": 1, "xattrs": planted}})])
+    await world.path("f")
+    assert await world.fs.listxattr(made.ino) == (b"user.other",)
+    with pytest.raises(NotPermittedError):
+        await world.fs.removexattr(made.ino, b"user.lafs.cap", ME)
 
 
 async def test_removed_elsewhere(world, other):
