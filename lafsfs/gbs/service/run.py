@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024  # connections that wait to be accepted
 TIDY_SECONDS = 60.0  # between looks for idle uploads
 
+_SCRAPERS = Limits(connections=8, idle=30.0, shutdown=0.0)  # of metrics
+
 Address = tuple[str | None, int]  # None: every address of this machine
 
 
@@ -95,19 +97,24 @@ async def running_service(
     metrics = Metrics()
     budgets = (Budget(limits.memory), Budget(limits.memory))
     app = StorageApp(Storage(server, directory, limits, *budgets), identity.swissnum, metrics)
-    connections = Connections(limits, metrics.connections.set)
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:  # everything that can fail comes before what runs
         listeners = await _open_listeners(listen, stack)
-        guarded = [GuardedListener(listener, connections) for listener in listeners]
-        secure = [trio.SSLListener(one, context, https_compatible=True) for one in guarded]
+        telling = await _open_metrics_listeners(metrics_at, stack)
+        nurls = _nurls(identity, listeners, advertise)
+        connections = Connections(limits, metrics.connections.set)
+        secure = [
+            trio.SSLListener(GuardedListener(one, connections), context, https_compatible=True)
+            for one in listeners
+        ]
         await stack.enter_async_context(_serving(HTTPWorker(app, limits), secure, connections))
-        metrics_port = None
-        if metrics_at is not None:
-            metrics_port = await _tell_metrics(metrics, metrics_at, stack)
+        if telling:
+            scrapers = Connections(_SCRAPERS, lambda _: None)
+            plain = [GuardedListener(one, scrapers) for one in telling]
+            worker = HTTPWorker(metrics.app(), _SCRAPERS)
+            await stack.enter_async_context(_serving(worker, plain, scrapers))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tidy, server, metrics)
-            nurls = _nurls(identity, listeners, advertise)
-            yield Service(identity, nurls, metrics, metrics_port)
+            yield Service(identity, nurls, metrics, _port_of(telling))
             nursery.cancel_scope.cancel()
 
 
@@ -136,19 +143,21 @@ async def _serving(
         handlers.cancel_scope.cancel()
 
 
-async def _tell_metrics(metrics: Metrics, address: Address, stack: AsyncExitStack) -> int:
-    """Serve the metrics for the time of a stack; returns the port."""
-    host, port = address
-    if host is None or not _is_loopback(host):
+async def _open_metrics_listeners(
+    address: Address | None, stack: AsyncExitStack
+) -> list[trio.SocketListener]:
+    if address is None:
+        return []
+    if address[0] is None or not _is_loopback(address[0]):
         raise UsageError("metrics are told at a loopback address only, such as 127.0.0.1")
-    (listener, *_) = listeners = await _open_listeners([(host, port)], stack)
-    limits = Limits(connections=8, idle=30.0, shutdown=0.0)
-    connections = Connections(limits, lambda _: None)
-    guarded = [GuardedListener(listener, connections) for listener in listeners]
-    worker = HTTPWorker(metrics.app(), limits)
-    await stack.enter_async_context(_serving(worker, guarded, connections))
-    metrics_port: int = listener.socket.getsockname()[1]
-    return metrics_port
+    return await _open_listeners([address], stack)
+
+
+def _port_of(listeners: Sequence[trio.SocketListener]) -> int | None:
+    for listener in listeners:
+        port: int = listener.socket.getsockname()[1]
+        return port
+    return None
 
 
 def _is_loopback(host: str) -> bool:

@@ -110,3 +110,14 @@ async def connected(service: Service):
         yield Client(service, stream)
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def number(service: Service, name: str) -> float | None:
+    """What a metric says."""
+    return service.metrics.registry.get_sample_value(f"lafsfs_storage_{name}")
+
+
+async def becomes(service: Service, name: str, value: float) -> None:
+    """Wait until a metric says so."""
+    while number(service, name) != value:  # noqa: ASYNC110 - metrics have no events
+        await trio.sleep(0.001)

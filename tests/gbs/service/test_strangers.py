@@ -16,7 +16,9 @@ from tests.gbs.service.client import (
     MUTABLE,
     UPLOAD,
     WRITE,
+    becomes,
     connected,
+    number,
 )
 from tests.grid import contract
 
@@ -32,17 +34,6 @@ async def limited(storage, **limits):
         yield service
         async with connected(service) as client:
             assert (await client.ask("GET", VERSION)).status == 200
-
-
-def number(service, name):
-    """What a metric says."""
-    return service.metrics.registry.get_sample_value(f"lafsfs_storage_{name}")
-
-
-async def becomes(service, name, value):
-    """Wait until a metric says so."""
-    while number(service, name) != value:  # noqa: ASYNC110 - metrics have no events
-        await trio.sleep(0.001)
 
 
 async def received_until_closed(stream):
@@ -232,7 +223,7 @@ async def test_many_at_once(storage):
             for _ in range(20):
                 nursery.start_soon(ask_often)
         await becomes(service, "connections", 0)
-        assert number(service, "requests_underway") == 0
+        await becomes(service, "requests_underway", 0)
 
 
 # --- other tongues --------------------------------------------------------------------------------
