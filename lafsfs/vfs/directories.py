@@ -124,6 +124,11 @@ class Directory:
             self._newest = (listing, _newest_link(listing))
         return max(self.changed, self._newest[1])
 
+    @property
+    def newest_seen(self) -> int:
+        """The newest time at which a name appeared or went that anybody was shown, in ns."""
+        return self.changed if self._newest is None else max(self.changed, self._newest[1])
+
     async def learn_newest_link(self, max_age: float | None) -> None:
         """Make :attr:`newest_link` known, if the grid can be asked at all."""
         try:

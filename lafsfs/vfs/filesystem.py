@@ -1,7 +1,7 @@
 """The file system of one mount: every verb of :class:`~lafsfs.vfs.api.FileSystemAPI`, put together.
 
     open_filesystem            builds the parts around one nursery, and the root
-      Tree                     inodes, directories, what a name shows
+      Tree                     inodes, directories, what a name shows; one Publisher each
       Namespace, Renaming      verbs on names
       Files                    open files and their way to the grid
       Metadata, RootFile       attributes and space

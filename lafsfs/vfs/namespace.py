@@ -333,8 +333,7 @@ class Namespace:
     def changed(self, parent: DirectoryInode) -> None:
         """A name in ``parent`` changed now; later than any time before, whatever the clock says."""
         directory = parent.directory
-        latest = max(directory.changed, directory.newest_link or 0)
-        directory.changed = clamped(max(self._tree.now(), latest + 1))
+        directory.changed = clamped(max(self._tree.now(), directory.newest_seen + 1))
 
     async def steady(self, parent: DirectoryInode, name: bytes) -> Edge:
         """The edge under a local name once no publish is carrying it.
