@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lafsfs.gbs.service.run import Address
 
 DEFAULT_LISTEN = "3457"  # Tahoe's web API has 3456
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # end it in an orderly way
 MAX_FILES = 1 << 16  # open at a time: two for each connection, at most
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
@@ -89,17 +91,18 @@ def serve(
         from lafsfs.gbs.service import running_service
 
         known = places.config / "storage.json"
-        async with (
-            open_directories([directory], known, reserved=reserved, read_only=read_only) as (
-                server,
-            ),
-            running_service(
-                server, listen=addresses, advertise=advertised, metrics_at=metrics_at
-            ) as service,
-        ):
-            await trio.to_thread.run_sync(service.identity.publish, service.nurls, name)
-            tell(service, directory)
-            await until_signalled()
+        with trio.open_signal_receiver(*STOPPING) as signals:  # first: one may come at any time
+            async with (
+                open_directories([directory], known, reserved=reserved, read_only=read_only) as (
+                    server,
+                ),
+                running_service(
+                    server, listen=addresses, advertise=advertised, metrics_at=metrics_at
+                ) as service,
+            ):
+                await trio.to_thread.run_sync(service.identity.publish, service.nurls, name)
+                tell(service, directory)
+                await anext(aiter(signals))
 
     trio.run(run)
 
@@ -128,17 +131,6 @@ def tell(service: Service, directory: Path) -> None:
             "change them, clients need the announcement and not only the NURL",
             err=True,
         )
-
-
-async def until_signalled() -> None:
-    """Wait for the first signal that asks to stop."""
-    import signal
-
-    import trio
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async for _ in signals:
-            return
 
 
 def allow_files() -> None:

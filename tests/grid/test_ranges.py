@@ -24,3 +24,9 @@ def test_ranges_know_what_a_set_of_offsets_knows(added, asked, size):
     assert ranges.total == len(offsets)
     if max(offsets, default=-1) < size:
         assert ranges.covers(size) is (len(offsets) == size)
+    missing = ranges.missing(size)
+    inside = {i for i in offsets if i < size}
+    if max(offsets, default=-1) < size:
+        assert {i for low, high in missing for i in range(low, high)} == set(range(size)) - inside
+        assert all(low < high for low, high in missing)
+        assert missing == sorted(missing)
