@@ -258,8 +258,9 @@ def load_secrets(directory: Path) -> ClientSecrets:
     Raises:
         ConfigError: the directory or a file in it is unreadable or holds no secret.
     """
+    _make_private(directory.parent)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         return ClientSecrets(
             lease_secret=_load_secret(directory / "secret"),
             convergence_secret=_load_secret(directory / "convergence"),

@@ -71,6 +71,16 @@ def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return errors[0]
 
 
+def summary(failure: BaseException) -> str:
+    """One line that says what went wrong. A bug's own words may tell a secret; its type cannot."""
+    error = only_error(failure) if isinstance(failure, BaseExceptionGroup) else failure
+    if isinstance(error, LafsError) and error.fault is not Fault.BUG:
+        return str(error) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"a bug in lafsfs: {type(error).__name__}"
+
+
 def _flat(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _flat(inner)]

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from lafsfs.cli.app import exit_code, only_error
+from lafsfs.cli.app import exit_code, only_error, summary
 from lafsfs.errors import Fault, LafsError, MountError
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def _child(work: Callable[[Callable[[], None]], None], to_parent: int, log: Path
 def _told(failure: BaseException) -> tuple[int, str]:
     error = only_error(failure) if isinstance(failure, BaseExceptionGroup) else failure
     if isinstance(error, LafsError) and error.fault is not Fault.BUG:
-        return exit_code(error), str(error)
+        return exit_code(error), summary(error)
     if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
+        return 130, summary(error)
     sys.excepthook(type(failure), failure, failure.__traceback__)
-    return 1, f"a bug in lafsfs: {type(error).__name__}"
+    return 1, summary(error)
 
 
 def _let_go_of_terminal(log: Path) -> None:

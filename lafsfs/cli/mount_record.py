@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lafsfs.cli.app import summary
 from lafsfs.errors import MountError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class MountRecord:
             try:
                 yield
             except BaseException as error:
-                self._write(descriptor, str(error) or type(error).__name__)
+                self._write(descriptor, summary(error))
                 raise
             else:
                 self._path.unlink(missing_ok=True)
@@ -111,7 +112,9 @@ class MountRecord:
     def _open(self, flags: int) -> int:
         try:
             if flags & os.O_CREAT:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory = self._path.parent
+                directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.mkdir(mode=0o700, exist_ok=True)
             return os.open(self._path, flags | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise MountError(f"cannot use {self._path}: {error.strerror}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -175,6 +176,31 @@ def test_how_a_mount_ended_badly_is_told(record: MountRecord) -> None:
     assert ended.error == "two files are not stored"
     record.forget()
     assert record.wait() is None
+
+
+def test_an_end_badly_told_by_trio_is_told_in_one_line(record: MountRecord) -> None:
+    failures = ExceptionGroup("nursery", [ExceptionGroup("inner", [MountError("not stored")])])
+    with pytest.raises(ExceptionGroup):
+        hold(record, failures)
+    ended = record.wait()
+    assert ended is not None
+    assert ended.error == "not stored"
+
+
+def test_a_bug_is_told_by_its_type_alone(record: MountRecord) -> None:
+    with pytest.raises(KeyError):
+        hold(record, KeyError("URI:DIR2:secret"))
+    ended = record.wait()
+    assert ended is not None
+    assert ended.error == "a bug in lafsfs: KeyError"
+
+
+def test_records_are_private(record: MountRecord, tmp_path: Path) -> None:
+    with record.held():
+        directory = tmp_path / "state" / "mounts"
+        (file,) = directory.iterdir()
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (directory.parent, directory, file)]
+    assert modes == [0o700, 0o700, 0o600]
 
 
 def test_a_process_that_was_killed_holds_nothing(record: MountRecord, tmp_path: Path) -> None:

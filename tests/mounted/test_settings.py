@@ -20,7 +20,8 @@ def test_secrets_are_made_once_and_are_private(tmp_path):
     secrets = load_secrets(directory)
     assert load_secrets(directory) == secrets
     assert secrets.lease_secret != secrets.convergence_secret
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for made in (directory, directory.parent):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
     assert sorted(os.listdir(directory)) == ["convergence", "secret"]
     for name in os.listdir(directory):
         assert stat.S_IMODE((directory / name).stat().st_mode) == 0o600
