@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from lafsfs.caps import LiteralCap, parse
 from lafsfs.nodes.edits import SetChild
-from tests.mounted.harness import ROOT
+from tests.mounted.harness import ROOT, Grid
 from tests.mounted.snapshot import snapshot
 
 # A POSIX ACL as the kernel stores it: version 2, then (tag, permissions, id) for each entry:
@@ -197,21 +198,15 @@ def as_nobody(expression: str, *arguments: object) -> str:
 
 
 @pytest.fixture
-def open_to_all(tmp_path):
-    """Let other users reach what is below pytest's private directories."""
-    changed = []
-    for path in (tmp_path, *tmp_path.parents):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if not mode & 0o001:
-            changed.append((path, mode))
-            path.chmod(mode | 0o001)
-    yield
-    for path, mode in changed:
-        path.chmod(mode)
+def public_grid():
+    """A grid below directories that other users can pass, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Grid.create(Path(directory) / "grid")
 
 
-def test_what_other_users_may_see(grid, open_to_all):
-    with grid.mount(options="allow_other" if ROOT else "") as mount:
+def test_what_other_users_may_see(public_grid):
+    with public_grid.mount(options="allow_other" if ROOT else "") as mount:
         os.chmod(mount.path, 0o755)
         (mount / "open").write_bytes(b"for all to read" * 100)
         os.chmod(mount / "open", 0o644)
