@@ -99,11 +99,11 @@ class Settings:
 # Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
 # mounts and when.
 _KERNEL_OPTIONS = """
-    suid nosuid dev nodev exec noexec atime noatime diratime nodiratime sync async dirsync
+    suid nosuid dev nodev exec noexec atime noatime sync async dirsync
 """
 _IGNORED_OPTIONS = """
     rw defaults auto noauto user nouser users owner group nofail _netdev relatime norelatime
-    strictatime lazytime
+    diratime nodiratime strictatime lazytime
 """
 KERNEL_OPTIONS = frozenset(_KERNEL_OPTIONS.split())
 IGNORED_OPTIONS = frozenset(_IGNORED_OPTIONS.split())

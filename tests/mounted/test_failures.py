@@ -15,7 +15,7 @@ from lafsfs.caps import DirectoryCap, MutableFormat, parse
 from lafsfs.crypto import base32
 from lafsfs.errors import MountError, UsageError
 from lafsfs.fuse.session import check_mountpoint
-from lafsfs.mount import MountOptions
+from lafsfs.mount import IGNORED_OPTIONS, KERNEL_OPTIONS, MountOptions
 from lafsfs.nodes.edits import SetChild
 from tests.mounted.harness import Grid, eventually
 
@@ -272,6 +272,15 @@ def test_options_that_do():
         "nodev",
         "ro",
     }
+
+
+def test_all_that_we_pass_on_is_known_to_libfuse(grid):
+    opposites = {"suid", "dev", "exec", "atime", "async"}
+    for chosen in (opposites, KERNEL_OPTIONS - opposites):
+        with grid.mount(options=",".join(sorted(chosen | IGNORED_OPTIONS))) as mount:
+            shown = os.statvfs(mount / ".")
+            assert bool(shown.f_flag & os.ST_NOEXEC) == ("noexec" in chosen)
+            assert bool(shown.f_flag & os.ST_NOSUID) == ("nosuid" in chosen)
 
 
 # --- ending without a grid ------------------------------------------------------------------------
