@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FUSE_DEVICE = Path("/dev/fuse")
 MAX_REQUESTS = 500  # handled at once: those that wait for the grid must not starve the rest
+_NOBODY_WAITS = tuple(map(os.strerror, (errno.ENOENT, errno.ENODEV, errno.ENOTCONN)))
 LEAVE_TIMEOUT = 5.0  # seconds for notifications to come back before the session is destroyed
 
 
@@ -63,6 +64,20 @@ def check_mountpoint(mountpoint: Path, *, device: Path = FUSE_DEVICE) -> None:
         )
     if not os.access(device, os.R_OK | os.W_OK):
         raise MountError(f"no permission to open {device}")
+
+
+def is_late_reply(record: logging.LogRecord) -> bool:
+    """Whether pyfuse3 complains of a reply that nobody waited for any more.
+
+    The kernel takes a request back when its process is killed, or when the file system is unmounted
+    while the last close is still being handled. That is no error of anybody's.
+    """
+    message = record.getMessage()
+    return "fuse_reply_* failed" in message and message.endswith(_NOBODY_WAITS)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    return not is_late_reply(record)
 
 
 class Session:
@@ -105,6 +120,8 @@ async def open_session(
         except RuntimeError as error:
             reason = _last_line(said) or str(error)
             raise MountError(f"cannot mount on {mountpoint}: {reason}") from None
+    complaints = logging.getLogger("pyfuse3")
+    complaints.addFilter(_worth_saying)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(invalidations.run)
@@ -113,6 +130,7 @@ async def open_session(
     finally:
         with trio.CancelScope(shield=True):
             await _leave(mountpoint, invalidations)
+        complaints.removeFilter(_worth_saying)
 
 
 @contextmanager
