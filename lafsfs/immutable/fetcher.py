@@ -131,9 +131,10 @@ class SegmentFetcher:
 
     def _rank(
         self, reader: ShareReader, load: Mapping[StorageServer, int]
-    ) -> tuple[bool, int, int, int]:
+    ) -> tuple[bool, bool, int, int, int]:
         backing_off = self._broker.is_backing_off(reader.server)
-        return backing_off, reader.failures, load[reader.server], reader.shnum
+        late = self._finder.is_late(reader.server)
+        return backing_off, late, reader.failures, load[reader.server], reader.shnum
 
     async def _read(self, reader: ShareReader) -> None:
         try:
@@ -146,6 +147,8 @@ class SegmentFetcher:
             self._notes.append(str(error))
         else:
             reader.failures = 0
+            if reader not in self._overdue:
+                self._finder.note_in_time(reader.server)
             self._segment = segment
             self._blocks.setdefault(reader.shnum, block)
         self._active.discard(reader)
@@ -157,6 +160,7 @@ class SegmentFetcher:
         await trio.sleep(OVERDUE)
         if reader in self._active:
             self._overdue.add(reader)
+            self._finder.note_late(reader.server)
             self._poke()
 
     def _failure(self) -> NotEnoughSharesError:

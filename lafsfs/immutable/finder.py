@@ -7,6 +7,8 @@ when nobody wanted shares any more goes back into the queue.
 Rules:
 
 - Servers that have been failing are asked last.
+- A server that kept one segment waiting is not what the next one waits for, until it is tried again
+  a while later. Being late is no failure: nobody but this file's readers hears of it.
 - An answer may bring many shares: a reader is made for each, and the fetcher chooses.
 - Several fetches use one finder at once; all that listen are told of every change.
 """
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 PARALLEL = 10  # servers asked at once, as stock does: enough to find 3 of 10 in one round trip
 LIST_PATIENCE = 30.0  # seconds; longer than a disk takes to spin up
 OVERDUE = 5.0  # seconds until we stop hoping for a better spread and take what is there
+LATE_FOR = 60.0  # seconds for which others are preferred; a disk has spun up by then
 
 
 class ShareFinder:
@@ -45,6 +48,7 @@ class ShareFinder:
         self._queue = deque(sorted(servers, key=broker.is_backing_off))  # stable: order is kept
         self._asking: set[StorageServer] = set()
         self._overdue: set[StorageServer] = set()
+        self._late_at: dict[StorageServer, float] = {}
         self.readers: list[ShareReader] = []
         self.notes: dict[StorageServer, str] = {}
         self.listeners: set[Callable[[], None]] = set()
@@ -58,6 +62,19 @@ class ShareFinder:
     def expected(self) -> int:
         """How many answers are under way that are not overdue yet."""
         return len(self._asking - self._overdue)
+
+    def note_late(self, server: StorageServer) -> None:
+        """A share on this server was overdue."""
+        self._late_at[server] = trio.current_time()
+
+    def note_in_time(self, server: StorageServer) -> None:
+        """A share on this server was not."""
+        self._late_at.pop(server, None)
+
+    def is_late(self, server: StorageServer) -> bool:
+        """Whether the server kept somebody waiting so recently that others come first."""
+        late_at = self._late_at.get(server)
+        return late_at is not None and trio.current_time() - late_at < LATE_FOR
 
     def ask_more(self, nursery: trio.Nursery) -> None:
         """Ask the next servers, in tasks of ``nursery``."""

@@ -292,6 +292,37 @@ async def test_a_spare_wins_against_a_server_that_hangs(autojump_clock):
         assert trio.current_time() == start + 5.0
 
 
+async def test_a_server_that_hangs_is_waited_for_once_and_not_for_every_segment(autojump_clock):
+    servers, broker, cap = await stored()
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        start = trio.current_time()
+        hanging = holders_in_order(servers, broker, cap)[0]
+        hanging.hang()
+        assert await file.read(10_000, 90_000) == CONTENTS[10_000:]
+        assert trio.current_time() == start + 5.0
+
+
+async def test_a_server_that_was_late_is_tried_again_a_while_later(autojump_clock):
+    servers, broker, cap = await stored()
+    late = holders_in_order(servers, broker, cap)[0]
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        late.delay = 6.0
+        await file.read(20_000, 10)
+        late.delay = 0.0
+        before = late.count("read_share")
+        await file.read(40_000, 10)
+        assert late.count("read_share") == before
+        await trio.sleep(60.0)
+        await file.read(60_000, 10)
+        assert late.count("read_share") > before
+        await file.read(80_000, 10)
+        assert late.count("read_share") > before + 1
+
+
 async def test_a_server_that_hangs_while_shares_are_sought_is_not_waited_for(autojump_clock):
     _, broker, cap = await stored()
     broker.servers_for(cap.storage_index)[0].hang()
