@@ -187,8 +187,6 @@ class StorageApp:
                 await exchange.answer(reply)
             except ClientGoneError:
                 log.debug("a client went away before it was answered")
-            except LafsError as error:
-                log.warning("an answer was cut off: %s", error)
             finally:
                 record.moved(exchange.received, exchange.sent)
 

@@ -11,12 +11,13 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from lafsfs.errors import CallerError
+from lafsfs.errors import CallerError, ServerError
 from lafsfs.gbs.service.limits import DRAINED, PIECE
 from lafsfs.gbs.service.refusal import Refusal
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
+
+
+log = logging.getLogger(__name__)
 
 
 class ClientGoneError(CallerError):
@@ -172,8 +176,13 @@ class Exchange:
         """Send all that it has; False if that was less than it promised."""
         at, end = source.start, source.start + source.size
         while at < end:
-            piece = await source.read(at, min(PIECE, end - at))
+            try:
+                piece = await source.read(at, min(PIECE, end - at))
+            except ServerError as error:
+                log.warning("an answer was cut off: %s", error)
+                return False
             if not piece:
+                log.warning("an answer was cut off: a share became shorter while it was read")
                 return False
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             at += len(piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -305,6 +306,21 @@ async def test_who_goes_while_reading_is_no_longer_read_for(service, storage):
     await becomes(service, "requests_underway", 0)
     await becomes(service, "connections", 0)
     assert number(service, "sent_bytes_total") < 30 << 20
+
+
+async def test_an_answer_that_cannot_be_ended_is_cut_off(service, storage, caplog):
+    size = 30 << 20
+    await contract.store(storage, bytes(size))
+    (path,) = storage._directory.path.glob("shares/??/*/0")
+    async with connected(service) as client:
+        await client.stream.send_all(client.head("GET", f"{IMMUTABLE}/0"))
+        assert await client.stream.receive_some()
+        os.truncate(path, size // 2)  # a disk that loses what it had
+        assert len(await received_until_closed(client.stream)) < size
+    await becomes(service, "requests_underway", 0)
+    assert [record.message for record in caplog.records] == [
+        "an answer was cut off: a share became shorter while it was read"
+    ]
 
 
 async def test_nothing_of_this_is_worth_a_traceback(storage, caplog):
