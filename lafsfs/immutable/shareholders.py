@@ -7,6 +7,9 @@ for as long as the shares that remain make it happy.
 Rules:
 
 - A file of one segment is one write per share.
+- A server that hangs does not hold up the upload for as long as a line that slow might take: when
+  all others have written a batch and are enough, it gets a moment more, or many times what they
+  took, and is dropped then.
 - A share counts once the server says it is complete; one that somebody else completed meanwhile
   (our own other upload of the same contents) counts like one that was there before.
 - Shares that we did not write are compared with what we would have written, where the share hash
@@ -29,6 +32,7 @@ from lafsfs.errors import (
     ProtocolError,
     ServerError,
     ServerFullError,
+    ServerUnavailableError,
 )
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.happiness import happiness
@@ -36,13 +40,16 @@ from lafsfs.immutable.asking import ask
 from lafsfs.immutable.placement import abandon
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from lafsfs.grid.api import StorageServer
     from lafsfs.immutable.placement import Job, Places
 
 BATCH_SIZE = 1 << 20  # bytes of one share per request: requests of that size reach 280 MB/s
 MAX_BUFFERED = 16 << 20  # bytes of all shares together: what bounds memory when n is large
+
+STRAGGLING = 20.0  # seconds more for a server that is the last; a sleeping disk needs 15
+STRAGGLING_FACTOR = 10.0  # times what the others took: such a line is slow, and does not hang
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +127,34 @@ class Shareholders:
 
     async def send(self, batch: Sequence[tuple[ShareWriter, int, bytes]]) -> None:
         """Write a batch to all servers at once. Never raises for what a server did."""
+        started = trio.current_time()
+        writing = {writer: trio.CancelScope() for writer, _, _ in batch}
         async with trio.open_nursery() as nursery:
             for writer, offset, data in batch:
-                nursery.start_soon(self._write, writer, offset, data)
+                nursery.start_soon(self._write_in_time, writer, offset, data, writing, started)
+
+    async def _write_in_time(
+        self,
+        writer: ShareWriter,
+        offset: int,
+        data: bytes,
+        writing: dict[ShareWriter, trio.CancelScope],
+        started: float,
+    ) -> None:
+        """One write of a batch. ``writing``: those that have not ended, and what ends them."""
+        with writing[writer] as scope:
+            await self._write(writer, offset, data)
+        del writing[writer]
+        if scope.cancelled_caught:
+            server = writer.server
+            log.warning("upload: going on without %s, which others wait for", server.name)
+            self._job.broker.note_failure(server)
+            self._drop(writer, ServerUnavailableError(f"{server.name} kept the others waiting"))
+        elif writing and self._happiness(without=writing) >= self._job.encoding.happy:
+            now = trio.current_time()
+            deadline = now + max(STRAGGLING, STRAGGLING_FACTOR * (now - started))
+            for straggler in writing.values():
+                straggler.deadline = min(straggler.deadline, deadline)
 
     async def _write(self, writer: ShareWriter, offset: int, data: bytes) -> None:
         job, server = self._job, writer.server
@@ -170,11 +202,8 @@ class Shareholders:
 
         ``complete``: count only shares that are whole.
         """
-        spread = {server: set(shnums) for server, shnums in self._held.items()}
-        for writer in self._writers:
-            if writer.complete or not complete:
-                spread.setdefault(writer.server, set()).add(writer.shnum)
-        reached, wanted = happiness(spread), self._job.encoding.happy
+        unwanted = [writer for writer in self._writers if complete and not writer.complete]
+        reached, wanted = self._happiness(without=unwanted), self._job.encoding.happy
         if reached >= wanted:
             return
         text = f"shares lie on {reached} servers, and {wanted} are needed"
@@ -182,6 +211,14 @@ class Shareholders:
         if self._stale:
             raise StaleSharesError(text)
         raise GridFullError(text) if self._lacks_room else NotHappyError(text)
+
+    def _happiness(self, without: Collection[ShareWriter]) -> int:
+        """How widely the shares are spread that are held, or being written by the others."""
+        spread = {server: set(shnums) for server, shnums in self._held.items()}
+        for writer in self._writers:
+            if writer not in without:
+                spread.setdefault(writer.server, set()).add(writer.shnum)
+        return happiness(spread)
 
     async def finish(self, tail_offset: int, tails: Sequence[bytes]) -> None:
         """After the last byte was sent: check that enough servers hold the shares of this file.

@@ -1,5 +1,7 @@
 """Uploads on a fake grid: round trips, placement, failures on the way, what is left behind."""
 
+import functools
+
 import pytest
 import trio
 
@@ -10,7 +12,8 @@ from lafsfs.grid.api import ShareKind
 from lafsfs.grid.broker import Broker
 from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, SourceChangedError, upload
-from lafsfs.immutable.asking import PATIENCE, SLOWEST_RATE
+from lafsfs.immutable.asking import PATIENCE
+from lafsfs.immutable.shareholders import STRAGGLING
 from tests import golden_data
 from tests.fakes import FakeServer
 from tests.immutable.grids import SECRETS, empty_grid, spread_of
@@ -357,10 +360,36 @@ async def test_a_server_that_hangs_on_the_way_is_given_up(autojump_clock):
     servers[0].before_call = lambda call: call.verb == "write_share" and servers[0].hang()
     data = golden_data.generated("hang", 8000)
     cap = await put(broker, data)
-    sent = 4 * len(servers[1].held(cap.storage_index).popitem()[1].data)
     # the write is waited for, and then giving back what it reserved
-    assert trio.current_time() == pytest.approx(PATIENCE + sent / SLOWEST_RATE + 5.0)
+    assert trio.current_time() == pytest.approx(STRAGGLING + 5.0)
     assert set(spread_of(servers, cap.storage_index)) == {"fake1", "fake2", "fake3"}
+
+
+async def test_a_server_that_hangs_and_is_needed_is_given_all_the_time_there_is(autojump_clock):
+    servers, broker = empty_grid(4)
+    servers[0].before_call = lambda call: call.verb == "write_share" and servers[0].hang()
+    data = golden_data.generated("hang", 8000)
+    encoding = Encoding(2, 4, 4, max_segment_size=10_000)
+    with pytest.raises(NotHappyError, match="fake0 did not answer"):
+        await put(broker, data, encoding)
+    assert trio.current_time() > PATIENCE
+
+
+async def test_a_server_that_is_slow_is_waited_for(autojump_clock):
+    """One that is ten times as slow as the others, or has to spin up a disk, does not hang."""
+    for seconds, usual in ((STRAGGLING - 1.0, 0.0), (30.0, 3.0)):
+        servers, broker = empty_grid(4)
+        for server in servers:
+            server.before_call = functools.partial(
+                write_slowly, seconds if server is servers[0] else usual
+            )
+        cap = await put(broker, golden_data.generated("slow", 8000))
+        assert len(spread_of(servers, cap.storage_index)) == 4
+
+
+async def write_slowly(seconds, call):
+    if call.verb == "write_share":
+        await trio.sleep(seconds)
 
 
 async def test_a_cancelled_upload_leaves_nothing_reserved(autojump_clock):
