@@ -18,7 +18,7 @@ from tests.stock import WebError, wait_until
 pytestmark = pytest.mark.interop
 
 MUTABLE = ("sdmf", "mdmf")
-TURNS = 3
+TURNS = 2
 WRITERS = 4  # files that each side puts into the directory at once
 ROUNDS = 3  # of both sides writing one thing at once
 

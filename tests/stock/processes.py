@@ -31,9 +31,10 @@ def wait_until(
     what: str,
     *,
     seconds: float = START_SECONDS,
+    every: float = 0.1,
     why_not: Callable[[], str] = str,
 ) -> None:
-    """Return as soon as ``ready()`` is true.
+    """Return as soon as ``ready()`` is true; it is asked ``every`` so many seconds.
 
     Raises:
         TimeoutError: ``what`` did not come true, and ``why_not()``.
@@ -42,7 +43,7 @@ def wait_until(
     while not ready():
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds:.0f} s: {what}\n{why_not()}")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def answers(port: int) -> bool:
