@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "crypto",
         "caps",
         "formats",
-        "grid",
+        "grid cache",
         "immutable mutable gbs",
         "nodes",
         "vfs",
