@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from lafsfs.cache.segments import Segment
 from lafsfs.crypto import erasure
 from lafsfs.crypto.hashes import ciphertext_segment_hash
 from lafsfs.errors import CorruptShareError, NotEnoughSharesError, ServerError
-from lafsfs.immutable.asking import plain_errors
-from lafsfs.immutable.cpu import work_on
-from lafsfs.immutable.segments import Segment
+from lafsfs.grid.asking import plain_errors
+from lafsfs.grid.cpu import work_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from lafsfs.crypto import aes
 from lafsfs.errors import CorruptShareError, NotEnoughSharesError
 from lafsfs.grid.api import ShareKind
-from lafsfs.immutable.asking import ask
-from lafsfs.immutable.cpu import work_on
+from lafsfs.grid.asking import ask
+from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.fetcher import SegmentFetcher
 from lafsfs.immutable.finder import ShareFinder
 from lafsfs.immutable.verified import VerifiedFile
 
 if TYPE_CHECKING:
+    from lafsfs.cache.segments import Segment, SegmentCache
     from lafsfs.caps import CHKCap, CHKVerifyCap
     from lafsfs.grid.broker import Broker
-    from lafsfs.immutable.segments import Segment, SegmentCache
     from lafsfs.immutable.share import ShareReader
 
 

@@ -20,7 +20,7 @@ import trio
 
 from lafsfs.errors import ServerError
 from lafsfs.grid.api import ShareKind
-from lafsfs.immutable.asking import ask
+from lafsfs.grid.asking import ask
 from lafsfs.immutable.share import ShareReader
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from lafsfs.formats.chk import HEADER_SIZE_V2, CHKHeader, parse_header, plan_lay
 from lafsfs.formats.geometry import HASH_SIZE, Span
 from lafsfs.formats.ueb import ueb_size
 from lafsfs.grid.api import ShareKind
-from lafsfs.immutable.asking import ask, plain_errors
-from lafsfs.immutable.cpu import work_on
+from lafsfs.grid.asking import ask, plain_errors
+from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.verified import ContradictionError, VerifiedFile
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from lafsfs.caps import CHKCap
 from lafsfs.crypto.hashes import chk_storage_index
 from lafsfs.errors import GridFullError, NotHappyError
 from lafsfs.grid.api import ShareKind
+from lafsfs.grid.asking import PATIENCE, SLOWEST_RATE
 from lafsfs.grid.broker import Broker
 from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, SourceChangedError, upload
-from lafsfs.immutable.asking import PATIENCE, SLOWEST_RATE
 from tests import golden_data
 from tests.fakes import FakeServer
 from tests.immutable.grids import SECRETS, empty_grid, spread_of

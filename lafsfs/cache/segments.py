@@ -23,7 +23,7 @@ import trio
 from cachetools import LRUCache
 
 from lafsfs.errors import LafsError, LocalError
-from lafsfs.immutable.asking import plain_errors
+from lafsfs.grid.asking import plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

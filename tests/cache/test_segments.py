@@ -3,10 +3,10 @@
 import pytest
 import trio
 
+from lafsfs.cache.segments import Segment, SegmentCache
 from lafsfs.caps import CHKVerifyCap
 from lafsfs.errors import LocalError, NotEnoughSharesError
 from lafsfs.formats.geometry import CHKGeometry
-from lafsfs.immutable.segments import Segment, SegmentCache
 
 GEOMETRY = CHKGeometry.plan(1000, 1, 1, 100)
 FILE = CHKVerifyCap(bytes(16), bytes(32), 1, 1, 1000)
