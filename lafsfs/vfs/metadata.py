@@ -63,6 +63,7 @@ class Metadata:
         with inode.pinned():
             await tree.refresh(inode)
             if isinstance(inode, DirectoryInode):
+                tree.prefetch.used(inode.directory)
                 await inode.directory.learn_newest_link(tree.settings.max_age)
             elif isinstance(inode, FileInode) and inode.is_mutable and not inode.is_dirty:
                 await self._files.try_learn_size(inode)

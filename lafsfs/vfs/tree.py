@@ -43,6 +43,7 @@ from lafsfs.vfs.inodes import (
     LoopInode,
 )
 from lafsfs.vfs.names import local_name, stored_name
+from lafsfs.vfs.prefetch import TablePrefetch
 from lafsfs.vfs.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Tree:
         self.nursery = nursery
         self.area = area
         self.table = InodeTable()
+        self.prefetch = TablePrefetch(nursery, settings.max_age)
         self.defaults = Defaults(settings.owner_uid, settings.owner_gid)
         self._directories: WeakValueDictionary[Cap, Directory] = WeakValueDictionary()
 
