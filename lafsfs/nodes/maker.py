@@ -168,6 +168,7 @@ class NodeMaker:
             encoding=grid.encoding,
             key=key,
             cache=grid.contents_cache,
+            segments=grid.segment_cache,
         )
         node = MutableFileNode(file)
         self._nodes[node.cap] = node
@@ -205,7 +206,12 @@ class NodeMaker:
     def _mutable_file(self, cap: MutableWriteCap | MutableReadCap) -> MutableFile:
         grid = self.grid
         return MutableFile(
-            cap, grid.broker, grid.secrets, encoding=grid.encoding, cache=grid.contents_cache
+            cap,
+            grid.broker,
+            grid.secrets,
+            encoding=grid.encoding,
+            cache=grid.contents_cache,
+            segments=grid.segment_cache,
         )
 
 
