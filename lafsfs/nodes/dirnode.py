@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lafsfs.mutable.servermap import Version
     from lafsfs.nodes.edits import Edit, Outcome
     from lafsfs.nodes.filenode import FileNode
+    from lafsfs.nodes.health import Health
 
 THREAD_SIZE = 64 << 10  # bytes of table from which parsing takes longer than a thread hop is worth
 JUST_LOOKED = 1.0  # seconds: the version asked for a moment ago need not be asked for again
@@ -87,6 +88,10 @@ class DirectoryNode:
         """Raises ReadOnlyCapabilityError unless this node may change the directory."""
         if not self.can_write:
             raise ReadOnlyCapabilityError("the capability of this directory reads only")
+
+    def health(self) -> Health | None:
+        """The shares of the table seen so far; ``None`` if there are none, or nobody looked."""
+        return self._backing.health()
 
     @property
     def latest(self) -> Listing | None:

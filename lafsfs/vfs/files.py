@@ -40,10 +40,17 @@ from lafsfs.errors import (
 )
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
-from lafsfs.vfs.api import BadHandleError, Changed, InvalidRequestError, Opened
+from lafsfs.vfs.api import (
+    BadHandleError,
+    Changed,
+    InvalidRequestError,
+    Opened,
+    ReadTimeoutError,
+)
 from lafsfs.vfs.attributes import Kind
 from lafsfs.vfs.extents import merged
 from lafsfs.vfs.inodes import DirectoryInode, FileInode
+from lafsfs.vfs.readahead import Budget, Reader
 
 if TYPE_CHECKING:
     import itertools
@@ -68,6 +75,7 @@ class FileHandle:
     readable: bool
     writable: bool
     appends: bool
+    reader: Reader | None = None  # of a handle that reads, once it has a number
 
 
 class Files:
@@ -77,6 +85,7 @@ class Files:
         self._tree = tree
         self._numbers = numbers
         self._handles: dict[int, FileHandle] = {}
+        self._budget = Budget(tree.settings.read_ahead)
 
     # opening and closing
 
@@ -91,7 +100,7 @@ class Files:
             if handle.writable or flags & os.O_TRUNC:
                 self._require_writable(inode)
             if inode.is_mutable and not inode.is_dirty:
-                await self.learn_size(inode, max_age=0)
+                await self._look_at(inode)
             if flags & os.O_TRUNC:
                 await self.truncate(inode, 0)
             return self.enter(handle)
@@ -105,6 +114,8 @@ class Files:
         inode.opened_epoch = inode.epoch
         number = next(self._numbers)
         self._handles[number] = handle
+        if handle.readable:
+            handle.reader = Reader(self._budget)
         return Opened(number, keep_cache=keep)
 
     async def release(self, number: int) -> None:
@@ -113,6 +124,8 @@ class Files:
         if handle is None:
             raise BadHandleError("this handle is closed")
         inode = handle.inode
+        if handle.reader is not None:
+            handle.reader.stop()
         inode.opens -= 1
         inode.writers -= handle.writable
         if not inode.opens:
@@ -124,11 +137,21 @@ class Files:
     # reading and writing
 
     async def read(self, number: int, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end."""
+        """Up to ``size`` bytes, fewer only at the end.
+
+        Raises:
+            ReadTimeoutError: the grid did not bring them before the deadline.
+        """
         handle = self._handle(number)
-        if not handle.readable:
+        inode, seconds = handle.inode, self._tree.settings.deadline
+        if handle.reader is None:
             raise BadHandleError("this handle is not open for reading")
-        return await self.contents(handle.inode, offset, size)
+        if inode.staged is None:
+            handle.reader.reading(self._node(inode), offset, size, inode.size)
+        with trio.move_on_after(seconds):
+            return await self.contents(inode, offset, size)
+        waits_for = "" if inode.node is None else inode.node.explanation()
+        raise ReadTimeoutError(f"no data within {seconds:g} s: {waits_for or 'the grid hangs'}")
 
     async def contents(self, inode: FileInode, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of a file as it is now, staged or on the grid."""
@@ -179,6 +202,15 @@ class Files:
             inode.epoch += 1
             self._tree.tell(Changed(inode.number, contents=True))
         inode.known_version, inode.known_size = version, version.data_length
+
+    async def _look_at(self, inode: FileInode) -> None:
+        """Learn what is newest; what was seen before must do while the grid is away."""
+        try:
+            await self.learn_size(inode, max_age=0)
+        except (GridError, ServerError) as error:
+            if inode.known_version is None:
+                raise
+            log.info("a mutable file is opened as last seen: %s", error)
 
     async def try_learn_size(self, inode: FileInode) -> None:
         """As :meth:`learn_size`, for those who can do without."""

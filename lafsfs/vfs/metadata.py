@@ -5,7 +5,9 @@ but ``fsync``, ``fsyncdir`` and whoever publishes the directory next. The root's
 local file.
 
 ``user.lafs.*`` names are computed: ``cap``, ``readcap``, ``verifycap``, ``kind``. They are shown to
-the mount's owner alone, since a capability is all it takes to read or change the object.
+the mount's owner alone, since a capability is all it takes to read or change the object. And
+``health``, which everybody may see but nobody is shown unasked: it may cost a question to every
+server, and programs that copy files read all that is listed.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.caps import UnknownCap
+from lafsfs.caps import CHKCap, DirectoryCap, UnknownCap
 from lafsfs.errors import (
     IsADirectoryNodeError,
     NoSuchAttributeError,
     NotPermittedError,
 )
+from lafsfs.grid.api import ShareKind
+from lafsfs.nodes.filenode import UnknownNode
+from lafsfs.nodes.health import look
 from lafsfs.vfs import acl
 from lafsfs.vfs.api import (
     BLOCK_SIZE,
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from lafsfs.vfs.tree import Tree
 
 COMPUTED: Final = b"user.lafs."
+HEALTH: Final = COMPUTED + b"health"
 SPACE_AGE: Final = 5.0  # seconds that an answer about space is good for; df asks several times
 _FILES: Final = 1 << 32  # how many files there can be, for programs that want to know
 
@@ -114,10 +120,12 @@ class Metadata:
     # extended attributes
 
     async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
-        """The value of an extended attribute, from memory."""
+        """The value of an extended attribute, from memory; only ``user.lafs.health`` may wait."""
         inode = self._tree.table[ino]
         await trio.lowlevel.checkpoint()
-        if name.startswith(COMPUTED):
+        if name == HEALTH:
+            value = await self._health(inode)
+        elif name.startswith(COMPUTED):
             value = self._computed(inode, caller).get(name)
         else:
             value = inode.posix.xattrs.get(name)
@@ -175,6 +183,21 @@ class Metadata:
             b"kind": cap.kind,
         }
         return {COMPUTED + key: text.encode() for key, text in texts.items() if text}
+
+    async def _health(self, inode: Inode) -> bytes | None:
+        """What is known of the shares; the servers are asked if that is nothing."""
+        cap, maker = inode.cap, self._tree.maker
+        if cap is None or isinstance(cap, UnknownCap) or cap.storage_index is None:
+            return None
+        node = maker.node(cap)
+        seen = None if isinstance(node, UnknownNode) else node.health()
+        if seen is None:
+            file = cap.backing if isinstance(cap, DirectoryCap) else cap
+            is_chk = isinstance(file, CHKCap)
+            k, n = (file.k, file.n) if isinstance(file, CHKCap) else (0, 0)
+            kind = ShareKind.IMMUTABLE if is_chk else ShareKind.MUTABLE
+            seen = await look(self._broker, kind, cap.storage_index, k, n)
+        return seen.text.encode()
 
     # space
 
