@@ -197,6 +197,13 @@ class SegmentCache:
         """Bytes of segments on their way."""
         return self._flying
 
+    def peek(self, source: SegmentSource, number: int) -> Segment | None:
+        """The segment of that number if it is in memory."""
+        found: Segment | None = self._segments.get(
+            (source.identity, source.geometry.segment_size, number)
+        )
+        return found
+
     async def get(self, source: SegmentSource, number: int) -> Segment:
         """The segment of that number; fetched on a miss.
 
