@@ -35,6 +35,7 @@ import trio
 from lafsfs.crypto import aes, base32
 from lafsfs.crypto.hashes import derive_key, tagged_hash
 from lafsfs.errors import ConfigError, HashMismatchError
+from lafsfs.grid.asking import plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -123,10 +124,11 @@ class DiskCache:
         except OSError as error:
             raise ConfigError(f"cannot cache in {directory}: {error.strerror}") from None
         cache = cls(directory, secret, max_bytes, reserve)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cache._write_all)
-            yield cache
-            nursery.cancel_scope.cancel()
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cache._write_all)
+                yield cache
+                nursery.cancel_scope.cancel()
 
     @property
     def size(self) -> int:

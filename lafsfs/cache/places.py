@@ -32,6 +32,7 @@ from cachetools import LRUCache
 from lafsfs.crypto import aes
 from lafsfs.crypto.hashes import derive_key
 from lafsfs.errors import FormatError
+from lafsfs.grid.asking import plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -80,12 +81,15 @@ class PlaceMemory:
         """What is in the file, if there is one; kept up to date while the context lasts."""
         memory = cls(path, secret, max_files)
         memory._places.update(await trio.to_thread.run_sync(memory._load))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(memory._keep_saving)
-            yield memory
-            nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await memory.save()
+        try:
+            with plain_errors():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(memory._keep_saving)
+                    yield memory
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await memory.save()
 
     def __len__(self) -> int:
         return len(self._places)

@@ -85,6 +85,7 @@ class CiphertextFile:
         self._places = places
         self._verified: VerifiedFile | None = None
         self._finder: ShareFinder | None = None
+        self._gave_up: ShareFinder | None = None  # what the last read that failed had found
         self._trees = TreeClaims()
         self._reported: set[tuple[str, int]] = set()
         self._fetchers: set[SegmentFetcher] = set()
@@ -165,7 +166,7 @@ class CiphertextFile:
                 await self._run_fetcher(finder, run, delivered)
             except NotEnoughSharesError:
                 if self._finder is finder:  # what is remembered did not help: ask anew
-                    self._finder = None
+                    self._finder, self._gave_up = None, finder
                 if is_new:
                     raise
             else:
@@ -218,7 +219,8 @@ class CiphertextFile:
         """See :meth:`CHKFile.health`."""
         good: dict[str, set[int]] = {}
         bad: dict[str, set[int]] = {}
-        for reader in self._finder.readers if self._finder else ():
+        finder = self._finder or self._gave_up
+        for reader in finder.readers if finder else ():
             kind = bad if reader.is_suspect else good
             kind.setdefault(reader.server.name, set()).add(reader.shnum)
         return ShareHealth(
@@ -226,7 +228,7 @@ class CiphertextFile:
             self.cap.n,
             {name: frozenset(shnums) for name, shnums in good.items()},
             {name: frozenset(shnums) for name, shnums in bad.items()},
-            tuple(server.name for server in self._finder.silent) if self._finder else (),
+            tuple(server.name for server in finder.silent) if finder else (),
         )
 
     def explain(self) -> str:

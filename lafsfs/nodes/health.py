@@ -38,6 +38,11 @@ class Health:
     verified: bool = True
 
     @property
+    def missing(self) -> frozenset[int]:
+        """The shares that were not seen, where it is known how many there are."""
+        return frozenset(range(self.total)).difference(*self.good.values())
+
+    @property
     def text(self) -> str:
         """One line: ``9 good shares of 10 on 5 servers, 3 needed, 1 bad``."""
         shnums = frozenset[int]().union(*self.good.values())

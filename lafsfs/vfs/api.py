@@ -69,8 +69,8 @@ class AttributeSpaceError(CallerError):
     errno = _errno.ENOSPC
 
 
-class ReadTimeoutError(GridError):
-    """The grid did not bring in time what was read; the message says what it waited for."""
+class UnreadableError(GridError):
+    """The grid did not bring what was read, or not in time; says what is missing and what helps."""
 
     errno = _errno.EIO
 

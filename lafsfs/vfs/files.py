@@ -34,6 +34,7 @@ from lafsfs.errors import (
     GridError,
     IsADirectoryNodeError,
     LafsError,
+    NotEnoughSharesError,
     NotSupportedError,
     ReadOnlyCapabilityError,
     ServerError,
@@ -45,7 +46,7 @@ from lafsfs.vfs.api import (
     Changed,
     InvalidRequestError,
     Opened,
-    ReadTimeoutError,
+    UnreadableError,
 )
 from lafsfs.vfs.attributes import Kind
 from lafsfs.vfs.extents import merged
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_FILE_SIZE: Final = (1 << 63) - 1  # bytes: what a system call can address
+MAX_LISTED: Final = 20  # missing shares named in an error
 MAX_MUTABLE_SIZE: Final = 256 << 20  # bytes; a mutable file is held in memory whole to be written
 
 
@@ -140,7 +142,7 @@ class Files:
         """Up to ``size`` bytes, fewer only at the end.
 
         Raises:
-            ReadTimeoutError: the grid did not bring them before the deadline.
+            UnreadableError: the grid cannot bring them, or did not before the deadline.
         """
         handle = self._handle(number)
         inode, seconds = handle.inode, self._tree.settings.deadline
@@ -148,10 +150,14 @@ class Files:
             raise BadHandleError("this handle is not open for reading")
         if inode.staged is None:
             handle.reader.reading(self._node(inode), offset, size, inode.size)
-        with trio.move_on_after(seconds):
-            return await self.contents(inode, offset, size)
+        try:
+            with trio.move_on_after(seconds):
+                return await self.contents(inode, offset, size)
+        except NotEnoughSharesError as error:
+            raise UnreadableError(told(str(error), inode.node)) from error
         waits_for = "" if inode.node is None else inode.node.explanation()
-        raise ReadTimeoutError(f"no data within {seconds:g} s: {waits_for or 'the grid hangs'}")
+        why = f"no data within {seconds:g} s: {waits_for or 'no server answers'}"
+        raise UnreadableError(told(why, inode.node))
 
     async def contents(self, inode: FileInode, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of a file as it is now, staged or on the grid."""
@@ -335,6 +341,18 @@ class Files:
         mutable = isinstance(inode, FileInode) and inode.is_mutable
         if size > (MAX_MUTABLE_SIZE if mutable else MAX_FILE_SIZE):
             raise FileTooBigError("the file would be too big")
+
+
+def told(why: str, node: FileNode | None) -> str:
+    """Why a read failed, with what is missing and what would help."""
+    seen = None if node is None else node.health()
+    unseen = [] if seen is None else sorted(seen.missing)[:MAX_LISTED]
+    missing = ", ".join(map(str, unseen))
+    return (
+        why
+        + (f"; not seen: share{'s' * (len(unseen) > 1)} {missing}" if missing else "")
+        + "; it can be read again as soon as more of the servers that hold its shares are back"
+    )
 
 
 def handle_of(inode: FileInode, flags: int) -> FileHandle:
