@@ -73,6 +73,7 @@ class Health:
 
     failures: int = 0  # in a row, since the last answer
     lates: int = 0  # times overdue, since the last answer that carried anything
+    probes: int = 0  # since it came into doubt
     retry_at: float = float("-inf")  # before then, ask it only when nobody else can help
     delay: Estimate | None = None
     pace: Estimate | None = None
@@ -167,8 +168,10 @@ class Broker:
         if not self.is_doubtful(server) or self._clock() < self.health(server).retry_at:
             return False
         health = self.health(server)
-        wait = _back_off(health.failures + health.lates + 1)
-        self._health[server] = replace(health, retry_at=self._clock() + wait)
+        probes = health.probes + 1
+        wait = _back_off(health.failures + probes)
+        retry_at = self._clock() + wait
+        self._health[server] = replace(health, probes=probes, retry_at=retry_at)
         return True
 
     def overdue_after(self, server: StorageServer, size: int) -> float:
@@ -196,8 +199,8 @@ class Broker:
             pace = Estimate.of(pace, latency / size)
         else:
             delay = Estimate.of(delay, latency)
-        lates = 0 if size else before.lates
-        self._health[server] = Health(0, lates, before.retry_at, delay, pace)
+        lates, probes = (0, 0) if size else (before.lates, before.probes)
+        self._health[server] = Health(0, lates, probes, before.retry_at, delay, pace)
 
     def note_failure(self, server: StorageServer) -> None:
         """The server could not be reached or broke the protocol: leave it alone for a while."""
