@@ -6,6 +6,10 @@ tree, whose leaves are the hashes of its blocks. So trust grows downwards, from 
 happen to send: every method here checks foreign bytes against what is trusted already, and either
 admits all of them or raises :class:`~lafsfs.errors.FormatError` and is as it was before.
 
+Where all shares are needed (k = n) there is one way to decode, and every block of it is vouched
+for: the ciphertext hash tree can say nothing more then, and is not looked at. Otherwise it is what
+makes sure that whichever k shares are used, the contents are the same.
+
 One object per file, shared by all readers of all its shares.
 """
 
@@ -45,6 +49,11 @@ class VerifiedFile:
         self._share_tree = IncompleteHashTree(cap.n, None)
         self._ciphertext_tree = IncompleteHashTree(1, None)
         self._block_trees: dict[int, IncompleteHashTree] = {}
+
+    @property
+    def checks_segments(self) -> bool:
+        """Whether decoded segments are checked too, and not only the blocks they are made of."""
+        return self.cap.k < self.cap.n
 
     @property
     def likely_geometry(self) -> CHKGeometry:
@@ -131,6 +140,8 @@ class VerifiedFile:
 
     def ciphertext_rows(self, segments: range, num_segments: int) -> list[range]:
         """Rows of the ciphertext hash tree still missing to verify a run of segments, top down."""
+        if not self.checks_segments:
+            return []
         if self.geometry is None:
             return rows_over(segments, num_segments)
         return self._missing(self._ciphertext_tree, segments)

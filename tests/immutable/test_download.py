@@ -440,7 +440,7 @@ class LyingEncoder(Encoder):
 
 
 async def test_a_file_that_was_stored_wrongly_is_found_out():
-    geometry = CHKGeometry.plan(1000, 2, 2, 500)
+    geometry = CHKGeometry.plan(1000, 2, 3, 500)
     cap, shares = encoded(LyingEncoder(bytes(16), geometry), CONTENTS)
     server, broker = grid_with(cap, shares)
     async with SegmentCache.open() as cache:
