@@ -292,6 +292,7 @@ class SegmentCache:
                 self._room.set()
             for flight in run.flights.values():
                 flight.landed.set()
+            run.flights = {}  # or segments would live on in a cycle, until garbage is collected
 
     def _admit(self, run: _Run) -> None:
         run.is_admitted = True

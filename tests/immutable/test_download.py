@@ -4,11 +4,14 @@ The virtual clock runs on while a worker thread works, so tests that look at it 
 enough to be hashed without one.
 """
 
+import gc
+
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lafsfs.cache.segments import Segment
 from lafsfs.caps import CHKCap, CHKVerifyCap
 from lafsfs.errors import FormatError, NotEnoughSharesError
 from lafsfs.formats.chk import plan_layout
@@ -567,3 +570,23 @@ async def test_files_of_one_capability_share_the_cache():
         assert await again.read(0, 100_000) == CONTENTS
         # the new object learns the segment size with its first miss, which is all it asks
         assert sum(server.count("read_share") for server in servers) <= 2 * 4
+
+
+async def test_what_was_read_does_not_wait_for_the_garbage_collector():
+    _, broker, cap = await stored()
+    async with SegmentCache.open(20_000) as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        gc.collect()
+        gc.disable()
+        try:
+            prefetch = file.prefetch(0, 100_000)
+            assert await file.read(0, 100_000) == CONTENTS
+            prefetch.cancel()
+            del prefetch
+            for offset in range(0, 100_000, 10_000):
+                await file.read(offset, 10)
+            alive = [thing for thing in gc.get_objects() if isinstance(thing, Segment)]
+        finally:
+            gc.enable()
+    assert len(alive) <= 2 + 1  # what the cache has room for, and the newest
