@@ -28,6 +28,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from lafsfs.cache.disk import DiskCache
+from lafsfs.cache.places import PlaceMemory
+from lafsfs.cache.segments import SegmentCache
 from lafsfs.caps import DirectoryCap, MutableFormat
 from lafsfs.crypto import base32
 from lafsfs.errors import (
@@ -46,8 +49,8 @@ from lafsfs.gbs.discovery.sources import Sources
 from lafsfs.gbs.discovery.subscription import can_subscribe, introduce, keep_subscribed
 from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.known import open_directories
+from lafsfs.grid.local import LocalServer
 from lafsfs.grid.secrets import ClientSecrets
-from lafsfs.immutable import SegmentCache
 from lafsfs.mutable.contents import ContentsCache
 from lafsfs.mutable.keypool import KeyPool
 from lafsfs.nodes.maker import Grid, NodeMaker
@@ -55,20 +58,40 @@ from lafsfs.vfs.api import VfsSettings
 from lafsfs.vfs.filesystem import open_filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from lafsfs.caps import Cap
     from lafsfs.fuse.session import Session
     from lafsfs.gbs.discovery.node_dir import NodeDirectory
+    from lafsfs.grid.api import StorageServer
     from lafsfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
 
 SECRET_SIZE = 32  # bytes
-SEGMENT_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, read-ahead included
 COMMON = Encoding(3, 7, 10)  # what stock Tahoe-LAFS does unless it is told otherwise
+MEMORY_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, read-ahead included
+DISK_CACHE_SIZE = 1 << 30  # bytes, where shares come over a network
+READ_AHEAD = 32 << 20  # bytes that all open files may be ahead, and half of the memory at most
+GRACE = 5.0  # seconds beyond the deadline of reads, which say why they fail
 DRAIN_TIMEOUT = 30.0  # seconds, twice, for what is pending when told to stop
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Bounds in bytes of what is kept of files that were read, encrypted.
+
+    Attributes:
+        memory: of segments in memory.
+        disk: of segments in ``directory``; ``None`` for what suits: nothing where all shares are on
+            this machine anyway.
+        directory: where share locations are remembered too; ``None`` for no memory across mounts.
+    """
+
+    memory: int = MEMORY_CACHE_SIZE
+    disk: int | None = None
+    directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +107,7 @@ class Settings:
         sources: what names servers that are not directories here.
         node: the Tahoe node's directory that the secrets are in; ``None`` for our own.
         follow: whether to stay in step with the sources, as only what runs for long needs to.
+        caches: what is kept of what was read.
     """
 
     storage: tuple[Path, ...]
@@ -94,6 +118,7 @@ class Settings:
     sources: Sources = field(default_factory=Sources)
     node: NodeDirectory | None = None
     follow: bool = False
+    caches: CacheSettings = field(default_factory=CacheSettings)
 
 
 # Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
@@ -114,7 +139,8 @@ class MountOptions:
     """What ``-o`` says.
 
     ``uid``, ``gid`` and ``umask`` are shown instead of what is stored of every file. ``kernel`` is
-    for the mount itself.
+    for the mount itself. ``deadline``: seconds until a request that only reads fails. ``refresh``:
+    seconds after which what others may have changed is looked at again.
     """
 
     read_only: bool = False
@@ -122,6 +148,8 @@ class MountOptions:
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
+    deadline: float = 60.0
+    refresh: float = 2.0
     kernel: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
@@ -137,6 +165,8 @@ class MountOptions:
             name, _, value = option.partition("=")
             if name in ("uid", "gid", "umask"):
                 values[name] = _number(name, value, 8 if name == "umask" else 10)
+            elif name in ("deadline", "refresh"):
+                values[name] = _seconds(name, value)
             elif option == "ro":
                 values["read_only"] = True
             elif option == "allow_other":
@@ -167,6 +197,17 @@ def _number(name: str, value: str, base: int) -> int:
     return number
 
 
+def _seconds(name: str, value: str) -> float:
+    """Seconds, with or without a fraction. A deadline of none at all would fail everything."""
+    whole, _, fraction = value.partition(".")
+    if not whole.isdecimal() or not whole.isascii() or not (fraction or "0").isdecimal():
+        raise UsageError(f"mount option {name} needs a number of seconds")
+    seconds = float(value)
+    if seconds > 86400 or (name == "deadline" and seconds < 1):
+        raise UsageError(f"mount option {name}: {value} seconds make no sense")
+    return seconds
+
+
 # --- the grid -------------------------------------------------------------------------------------
 
 
@@ -186,7 +227,7 @@ async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
         async with (
             _in_step(settings, roster),
             KeyPool.open() as key_pool,
-            SegmentCache.open(SEGMENT_CACHE_SIZE) as segment_cache,
+            open_caches(settings.caches, secrets, roster.broker.servers) as (segment_cache, places),
         ):
             grid = Grid(
                 broker=roster.broker,
@@ -196,6 +237,7 @@ async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
                 segment_cache=segment_cache,
                 contents_cache=ContentsCache(),
                 convergence=secrets.convergence_secret if settings.convergent else None,
+                places=places,
             )
             yield NodeMaker(grid)
 
@@ -250,6 +292,34 @@ def _secrets_of(settings: Settings) -> ClientSecrets:
     if settings.node is not None:
         return settings.node.secrets()
     return load_secrets(settings.config_directory / "private")
+
+
+@asynccontextmanager
+async def open_caches(
+    settings: CacheSettings, secrets: ClientSecrets, servers: Sequence[StorageServer]
+) -> AsyncIterator[tuple[SegmentCache, PlaceMemory]]:
+    """The memory of what was read, and the memory of where it was.
+
+    A cache on the disk that cannot be used is done without.
+    """
+    directory, size = settings.directory, settings.disk
+    if size is None:
+        is_local = all(isinstance(server, LocalServer) for server in servers)
+        size = 0 if is_local else DISK_CACHE_SIZE
+    memory_file = None if directory is None else directory / "places"
+    async with contextlib.AsyncExitStack() as stack:
+        places = await stack.enter_async_context(
+            PlaceMemory.open(memory_file, secrets.lease_secret)
+        )
+        disk = None
+        if size and directory is not None:
+            try:
+                disk = await stack.enter_async_context(
+                    DiskCache.open(directory / "segments", secrets.lease_secret, size)
+                )
+            except ConfigError as error:
+                log.warning("going on without a cache on the disk: %s", error)
+        yield await stack.enter_async_context(SegmentCache.open(settings.memory, disk)), places
 
 
 def load_secrets(directory: Path) -> ClientSecrets:
@@ -329,9 +399,14 @@ async def run_mount(
             umask=options.umask,
             directory_format=directory_format.value.lower(),
             changed=invalidations,
+            max_age=options.refresh,
+            attr_valid=options.refresh / 2,
+            entry_valid=options.refresh / 2,
+            deadline=options.deadline,
+            read_ahead=min(READ_AHEAD, settings.caches.memory // 2),
         )
         async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:
-            operations = LafsOperations(fs, Deadlines())
+            operations = LafsOperations(fs, Deadlines(answer=options.deadline + GRACE))
             async with open_session(
                 operations, mountpoint, options.for_fuse(), invalidations
             ) as session:

@@ -18,6 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "caps",
         "formats",
         "grid",
+        "cache",
         "immutable mutable gbs",
         "nodes",
         "vfs",

@@ -12,12 +12,14 @@ Places (``LAFSFS_CONFIG_DIR`` and the like override them):
 - configuration: ``$XDG_CONFIG_HOME/lafsfs``: ``config.toml``, ``aliases``, ``private/`` with
   secrets, ``introducers`` that were joined, and a ``servers.yaml`` like a Tahoe node's;
 - data: ``$XDG_DATA_HOME/lafsfs``: ``storage``, the embedded grid;
-- state: ``$XDG_STATE_HOME/lafsfs``: what may be lost only while nothing is mounted; logs.
+- state: ``$XDG_STATE_HOME/lafsfs``: what may be lost only while nothing is mounted; logs;
+- cache: ``$XDG_CACHE_HOME/lafsfs``: what may be lost at any time.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 APP = "lafsfs"
 CONFIG_FILE = "config.toml"
 NURL_START = "pb://"
+SMALLEST_CACHE = 8 << 20  # bytes: segments of a few files that are being read
+_SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGTkmgt])i?B?)?")
 
 
 def _text(value: object) -> str:
@@ -47,6 +51,25 @@ def _number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError("must be a whole number above 0")
     return value
+
+
+def _size_or_none(value: object) -> int:
+    """Bytes: a whole number, or a string such as ``512M`` or ``2 GiB``. Powers of 1024."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is not None:
+            power = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
+            value = int(match[1]) << (10 * power)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 60:
+        raise ValueError("must be a size, such as 512M or 2G")
+    return value
+
+
+def _size(value: object) -> int:
+    size = _size_or_none(value)
+    if size < SMALLEST_CACHE:
+        raise ValueError("must be at least 8M")
+    return size
 
 
 def _places(value: object) -> tuple[str, ...]:
@@ -114,6 +137,8 @@ KEYS = (
     Key("total", "encoding.total", _number),
     Key("segment_size", "encoding.segment_size", _number),
     Key("convergence", "encoding.convergence", _one_of("client", "random")),
+    Key("cache_memory", "cache.memory", _size),
+    Key("cache_disk", "cache.disk", _size_or_none),
     Key("directory_format", "encoding.directories", _one_of("sdmf", "mdmf")),
     Key("mount_options", "mount.options", _text),
 )
@@ -127,18 +152,21 @@ class Places:
     config: Path
     data: Path
     state: Path
+    cache: Path | None = None  # None: below ``state``
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> Places:
-        """The XDG places, or what ``LAFSFS_{CONFIG,DATA,STATE}_DIR`` say."""
+        """The XDG places, or what ``LAFSFS_{CONFIG,DATA,STATE,CACHE}_DIR`` say."""
 
         def place(variable: str, default: str) -> Path:
             return Path(environ.get(variable) or default).expanduser().absolute()
 
+        together = environ.get("LAFSFS_STATE_DIR") and not environ.get("LAFSFS_CACHE_DIR")
         return cls(
             place("LAFSFS_CONFIG_DIR", platformdirs.user_config_dir(APP)),
             place("LAFSFS_DATA_DIR", platformdirs.user_data_dir(APP)),
             place("LAFSFS_STATE_DIR", platformdirs.user_state_dir(APP)),
+            None if together else place("LAFSFS_CACHE_DIR", platformdirs.user_cache_dir(APP)),
         )
 
 
@@ -146,7 +174,8 @@ class Places:
 class Config:
     """Everything that was configured. ``None`` leaves a choice to the layer that makes it.
 
-    ``segment_size`` is in bytes. ``storage`` is empty only where others are named who have shares.
+    ``segment_size`` and ``cache_*`` are in bytes. ``storage`` is empty only where others are named
+    who have shares.
     ``servers`` are tables as they were written, ``introducers`` fURLs, ``managers`` keys, and
     ``nurls`` addresses: whoever uses them checks them. ``joined``: whether what was joined and
     ``servers.yaml`` count too.
@@ -165,9 +194,16 @@ class Config:
     happy: int | None = None
     total: int | None = None
     segment_size: int | None = None
+    cache_memory: int | None = None
+    cache_disk: int | None = None
     convergence: str = "client"
     directory_format: str | None = None
     mount_options: str = field(default="")
+
+    @property
+    def read_cache(self) -> Path:
+        """What may be deleted at any time: segments of files that were read, encrypted."""
+        return self.places.cache or self.places.state / "cache"
 
     @property
     def aliases_file(self) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lafsfs.caps import Cap, MutableFormat
     from lafsfs.grid.encoding import Encoding
-    from lafsfs.mount import Settings
+    from lafsfs.mount import CacheSettings, Settings
     from lafsfs.nodes.maker import NodeMaker
 
 P = ParamSpec("P")
@@ -101,7 +101,16 @@ def settings_of(config: Config) -> Settings:
         state_directory=config.places.state,
         encoding=encoding_of(config),
         convergent=config.convergence == "client",
+        caches=caches_of(config),
     )
+
+
+def caches_of(config: Config) -> CacheSettings:
+    """What ``[cache]`` says, laid over the defaults."""
+    from lafsfs.mount import MEMORY_CACHE_SIZE, CacheSettings
+
+    memory = config.cache_memory or MEMORY_CACHE_SIZE
+    return CacheSettings(memory, config.cache_disk, config.read_cache)
 
 
 def encoding_of(config: Config) -> Encoding | None:

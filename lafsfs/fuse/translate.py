@@ -6,7 +6,8 @@ Only ``FUSEError`` may leave a request handler; anything else ends the mount for
 - A group (from a nursery) is unwrapped. With several different errors in it, a bug is reported
   before the grid's troubles and those before a caller's mistake.
 - ``Cancelled``, ``KeyboardInterrupt`` and ``SystemExit`` are not errors and are never swallowed.
-- What is our fault is logged with its traceback, the rest with one line. Text that came with
+- What is our fault is logged with its traceback, the rest with one line, which is not repeated at
+  once: the kernel asks several times for what cannot be read. Text that came with
   foreign exceptions is scrubbed of anything that could be a capability or a key.
 """
 
@@ -15,18 +16,42 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import time
 import traceback
 from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
+from cachetools import TTLCache
 
 from lafsfs.errors import DeadlineExceededError, Fault, LafsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
+
+QUIET = 60.0  # seconds in which the same trouble is not told twice
+MAX_TOLD = 1000  # different troubles remembered
+
+
+class Repeats(logging.Filter):
+    """Drops warnings that were let through a moment ago."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._told: TTLCache[tuple[str, ...], bool] = TTLCache(MAX_TOLD, QUIET, timer=clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        message = tuple(sorted(record.getMessage().split()))  # reasons come in any order
+        if record.levelno != logging.WARNING or message not in self._told:
+            self._told[message] = True
+            return True
+        return False
+
+
+log.addFilter(Repeats())
 
 # Anything that starts as a capability does, and any run long enough to be a 128-bit key in base32.
 _SECRET = re.compile(r"\b(?:URI|SSK|DIR2|pb|lafs|imm|ro)[:.]\S+|[a-z2-7]{26,}")

@@ -9,12 +9,17 @@ Rules:
 - The servers may change at any time. Whoever works with one that is gone goes on, or fails as with
   any server that cannot be reached; what is remembered of those that stay is kept.
 - Whoever talks to a server reports how it went; the broker itself asks only for space.
+- Overdue is not failed. How long an answer may take before somebody else is asked beside, is a
+  matter of how long that server's answers took so far and how much they vary, and how much there is
+  to carry; of a server never heard of it is what the slowest of the others would be given.
+- A server that failed or was late is in *doubt* until it has answered again: it is not chosen while
+  others will do. Time alone does not clear it, but makes a probe due (:meth:`Broker.take_probe`).
 - Two servers on one volume share its space: it is counted once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,15 +35,53 @@ if TYPE_CHECKING:
 FIRST_BACK_OFF = 1.0  # seconds; a disk that is plugged in again is noticed at once
 MAX_BACK_OFF = 60.0  # seconds; a server that comes back is used again within a minute
 LATENCY_WEIGHT = 0.25  # of the newest answer in the running mean: about the last ten count
+DEVIATIONS = 4.0  # above the mean is late: as TCP has it, and never before twice the mean
+SOONEST_OVERDUE = 0.5  # seconds; shorter pauses are those of a busy machine, ours or theirs
+UNKNOWN_OVERDUE = 5.0  # seconds, when no server has answered anything yet: a disk may spin up
+UNKNOWN_RATE = 256 << 10  # bytes/s expected of a server that has not carried anything yet
+SMALL = 32 << 10  # bytes: up to here an answer's time is latency, beyond it is pace
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A running mean and how far single values were off it."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, before: Estimate | None, value: float) -> Estimate:
+        """The estimate with one more value."""
+        if before is None:
+            return cls(value, value / 2)
+        error = value - before.mean
+        change = LATENCY_WEIGHT * (abs(error) - before.deviation)
+        return cls(before.mean + LATENCY_WEIGHT * error, before.deviation + change)
+
+    @property
+    def late(self) -> float:
+        """What no value that is still normal exceeds."""
+        return max(2 * self.mean, self.mean + DEVIATIONS * self.deviation)
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a server has behaved, in seconds of the broker's clock."""
+    """How a server has behaved, in seconds of the broker's clock.
+
+    ``delay``: of small answers, in seconds. ``pace``: of large ones, in seconds per byte.
+    """
 
     failures: int = 0  # in a row, since the last answer
+    lates: int = 0  # times overdue, since the last answer that carried anything
+    probes: int = 0  # since it came into doubt
     retry_at: float = float("-inf")  # before then, ask it only when nobody else can help
-    latency: float | None = None  # running mean; None before the first answer
+    delay: Estimate | None = None
+    pace: Estimate | None = None
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds for a small answer; None before the first one."""
+        return None if self.delay is None else self.delay.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +152,71 @@ class Broker:
 
     def is_backing_off(self, server: StorageServer) -> bool:
         """Whether the server failed so recently that another one is the better choice."""
-        return self._clock() < self.health(server).retry_at
+        health = self.health(server)
+        return health.failures > 0 and self._clock() < health.retry_at
 
-    def note_success(self, server: StorageServer, latency: float) -> None:
-        """An answer came, ``latency`` seconds after it was asked for."""
-        before = self.health(server).latency
-        mean = latency if before is None else before + LATENCY_WEIGHT * (latency - before)
-        self._health[server] = Health(latency=mean)
+    def is_doubtful(self, server: StorageServer) -> bool:
+        """Whether the server failed or was late, and has not answered since."""
+        health = self.health(server)
+        return health.failures > 0 or health.lates > 0
+
+    def take_probe(self, server: StorageServer) -> bool:
+        """Whether somebody should try whether the server answers again.
+
+        Says so to one caller at a time, and ever more rarely.
+        """
+        if not self.is_doubtful(server) or self._clock() < self.health(server).retry_at:
+            return False
+        health = self.health(server)
+        probes = health.probes + 1
+        wait = _back_off(health.failures + probes)
+        retry_at = self._clock() + wait
+        self._health[server] = replace(health, probes=probes, retry_at=retry_at)
+        return True
+
+    def overdue_after(self, server: StorageServer, size: int) -> float:
+        """Seconds after which an answer of ``size`` bytes is overdue."""
+        own = _overdue_after(self.health(server), size)
+        if own is None:
+            others = (_overdue_after(health, size) for health in self._health.values())
+            own = max((time for time in others if time is not None), default=None)
+        if own is None:
+            return UNKNOWN_OVERDUE + size / UNKNOWN_RATE
+        return max(SOONEST_OVERDUE, own)
+
+    def expected(self, server: StorageServer, size: int) -> float | None:
+        """Seconds that an answer of ``size`` bytes is likely to take; None if nobody can say."""
+        health = self.health(server)
+        if size > SMALL and health.pace is not None:
+            return health.pace.mean * size
+        return health.latency
+
+    def note_success(self, server: StorageServer, latency: float, size: int = 0) -> None:
+        """An answer of ``size`` bytes came, ``latency`` seconds after it was asked for."""
+        before = self.health(server)
+        delay, pace = before.delay, before.pace
+        if size > SMALL:
+            pace = Estimate.of(pace, latency / size)
+        else:
+            delay = Estimate.of(delay, latency)
+        lates, probes = (0, 0) if size else (before.lates, before.probes)
+        self._health[server] = Health(0, lates, probes, before.retry_at, delay, pace)
 
     def note_failure(self, server: StorageServer) -> None:
         """The server could not be reached or broke the protocol: leave it alone for a while."""
         before = self.health(server)
         failures = before.failures + 1
-        wait = min(MAX_BACK_OFF, FIRST_BACK_OFF * 2.0 ** min(failures - 1, 30))
-        self._health[server] = Health(failures, self._clock() + wait, before.latency)
+        retry_at = self._clock() + _back_off(failures)
+        self._health[server] = replace(before, failures=failures, retry_at=retry_at)
+
+    def note_late(self, server: StorageServer) -> None:
+        """The server is overdue with an answer. That is no failure: the answer is still welcome."""
+        before = self.health(server)
+        now = self._clock()
+        if before.lates and now < before.retry_at:
+            return  # several answers of one and the same pause
+        lates = before.lates + 1
+        self._health[server] = replace(before, lates=lates, retry_at=now + _back_off(lates))
 
     async def space(self) -> Space:
         """Ask every server at once, and add up what those that answer have."""
@@ -138,6 +232,19 @@ class Broker:
             for server in self._servers:
                 nursery.start_soon(ask, server)
         return _sum_of_volumes(versions.values())
+
+
+def _back_off(failures: int) -> float:
+    """Seconds to leave a server alone that failed so many times in a row."""
+    return min(MAX_BACK_OFF, FIRST_BACK_OFF * 2.0 ** min(failures - 1, 30))
+
+
+def _overdue_after(health: Health, size: int) -> float | None:
+    if size <= SMALL:
+        return None if health.delay is None else health.delay.late
+    if health.pace is not None:
+        return health.pace.late * size
+    return None if health.delay is None else health.delay.late + size / UNKNOWN_RATE
 
 
 def _sum_of_volumes(versions: Iterable[ServerVersion]) -> Space:

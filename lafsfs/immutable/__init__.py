@@ -2,14 +2,15 @@
 
 Upload      :mod:`upload`, from a :class:`Source`; :mod:`encoder` makes the shares' bytes, PURE;
             :mod:`placement` finds servers, :mod:`shareholders` sends to them.
-Download    :mod:`file` reads ranges through the :mod:`segments` cache; on a miss :mod:`fetcher`
-            races the :mod:`share` readers that :mod:`finder` found, and :mod:`verified` admits
-            what they bring.
-Both        :mod:`asking` talks to one server, :mod:`cpu` keeps heavy work off the event loop.
+Download    :mod:`file` reads ranges through the cache of :mod:`lafsfs.cache.segments`; on a miss
+            :mod:`fetcher` races the :mod:`share` readers that :mod:`finder` found, and
+            :mod:`verified` admits what they bring.
+Both        ask servers by :mod:`lafsfs.grid.asking` and keep heavy work off the event loop by
+            :mod:`lafsfs.grid.cpu`.
 """
 
+from lafsfs.cache.segments import SegmentCache
 from lafsfs.immutable.file import CHKFile
-from lafsfs.immutable.segments import SegmentCache
 from lafsfs.immutable.source import (
     BytesSource,
     FileSource,

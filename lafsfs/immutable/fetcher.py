@@ -1,74 +1,117 @@
-"""Fetching one segment: a race of share readers for k verified blocks.
+"""Fetching a run of segments: a race of share readers for k verified blocks of each.
 
 Theory. Any k different shares do. The fetcher starts as many readers as it still needs, each at
-another server if it can, low share numbers first (with the first k shares there is nothing to
-decode). When one fails, another takes its place; when one is overdue another is started beside it,
-and whichever comes first counts. When k blocks are there, everybody else is cancelled.
+another server if it can. When one fails, or has a bad block, another takes its place; when one is
+overdue another is started beside it, and whichever comes first counts. As soon as a segment has its
+k blocks it is decoded, checked and delivered; when all have, everybody else is cancelled.
 
 Rules:
 
 - The nursery, the blocks and the decisions are those of one fetch; what is remembered from one
-  segment to the next is in the finder and in the readers.
-- As long as better spread shares may still be found, no server gives two of them.
+  fetch to the next is in the finder, in the readers, and in the broker's record of the servers.
+- Overdue is not failed. A server that is overdue is in doubt until it answers again, so that it
+  costs other fetches nothing; a fetch that could use it has it probed.
+- Duplicate work is bounded: a spare for each share that is overdue, and each spare is given twice
+  as long as what it is a spare for. So waiting ``t`` intervals costs at most ``log2(t + 1)`` spares
+  for each of the k blocks, and in a grid that answers none.
+- No share that was wrong about anything, and no server in doubt, is asked while others may do.
 - Any k good shares anywhere make the fetch succeed: it fails only when every server has been asked,
   every share that could help has been tried, and nothing is under way any more.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from math import inf, log2
 from typing import TYPE_CHECKING
 
 import trio
 
+from lafsfs.cache.segments import Segment
 from lafsfs.crypto import erasure
 from lafsfs.crypto.hashes import ciphertext_segment_hash
-from lafsfs.errors import CorruptShareError, NotEnoughSharesError, ServerError
-from lafsfs.immutable.asking import plain_errors
-from lafsfs.immutable.cpu import work_on
-from lafsfs.immutable.segments import Segment
+from lafsfs.errors import (
+    CorruptShareError,
+    LafsError,
+    NoSuchShareError,
+    NotEnoughSharesError,
+    ServerError,
+)
+from lafsfs.formats.geometry import HASH_SIZE
+from lafsfs.grid.asking import plain_errors
+from lafsfs.grid.cpu import work_on
+from lafsfs.immutable.share import Run
+from lafsfs.immutable.treerows import ROW_LEAVES
+from lafsfs.immutable.verified import ContradictionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from lafsfs.formats.geometry import CHKGeometry
     from lafsfs.grid.api import StorageServer
     from lafsfs.grid.broker import Broker
+    from lafsfs.immutable.claims import TreeClaims
     from lafsfs.immutable.finder import ShareFinder
-    from lafsfs.immutable.share import ShareReader
+    from lafsfs.immutable.share import Answer, ShareReader
     from lafsfs.immutable.verified import VerifiedFile
 
-OVERDUE = 5.0  # seconds for a block until a spare is started beside it
+SAME = 0.010  # seconds; servers this quick are equally quick, and primary shares decode for free
 MAX_NOTES = 12  # how many troubles an error message speaks of
+_SOME_ROW = range(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What all fetches of one file share.
+
+    ``report`` is told of each share that turns out to be corrupt, ``start`` runs something that
+    nobody waits for; neither waits itself.
+    """
+
+    verified: VerifiedFile
+    finder: ShareFinder
+    broker: Broker
+    trees: TreeClaims
+    report: Callable[[ShareReader, CorruptShareError], None]
+    start: Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Attempt:
+    """One reader at work. ``indexes``: positions in the run; ``generation``: spare of a spare."""
+
+    reader: ShareReader
+    indexes: range
+    size: int
+    started_at: float
+    generation: int
+    is_overdue: bool = False
 
 
 class SegmentFetcher:
-    """One fetch of the segment that an offset of the file lies in."""
+    """One fetch of a run of segments."""
 
-    def __init__(
-        self,
-        verified: VerifiedFile,
-        finder: ShareFinder,
-        broker: Broker,
-        offset: int,
-        report: Callable[[ShareReader, CorruptShareError], None],
-    ) -> None:
-        """``report`` is told of each share that turns out to be corrupt; it must not wait."""
-        self._verified = verified
-        self._finder = finder
-        self._broker = broker
-        self._offset = offset
-        self._report = report
-        self._blocks: dict[int, bytes] = {}
-        self._segment = 0
-        self._active: set[ShareReader] = set()
-        self._overdue: set[ShareReader] = set()
-        self._tried: set[ShareReader] = set()
+    def __init__(self, download: Download, run: Run, deliver: Callable[[Segment], None]) -> None:
+        self._download = download
+        self._verified = download.verified
+        self._finder = download.finder
+        self._broker = download.broker
+        self._trees = download.trees
+        self._run = run
+        self._deliver = deliver
+        self._k = download.verified.cap.k
+        self._blocks: list[dict[int, bytes]] = [{} for _ in range(run.count)]
+        self._sources: list[list[ShareReader]] = [[] for _ in range(run.count)]
+        self._open = set(range(run.count))  # neither delivered nor given up
+        self._active: set[_Attempt] = set()
+        self._asked: defaultdict[ShareReader, set[int]] = defaultdict(set)
         self._notes: list[str] = []
+        self._error: LafsError | None = None
         self._changed = trio.Event()
 
-    async def run(self) -> Segment:
-        """Fetch, verify, decode.
+    async def run(self) -> None:
+        """Fetch, verify, decode and deliver.
 
         Raises:
             NotEnoughSharesError: fewer than k good shares; says who answered what.
@@ -82,111 +125,291 @@ class SegmentFetcher:
                     nursery.cancel_scope.cancel()
         finally:
             self._finder.listeners.discard(self._poke)
-        return await self._decoded()
+            for attempt in self._active:
+                self._trees.release(attempt)
+        if self._error is not None:
+            raise self._error
 
     def _poke(self) -> None:
         self._changed.set()
 
+    # --- the race ---------------------------------------------------------------------------------
+
     async def _race(self, nursery: trio.Nursery) -> None:
-        """Keep enough readers going until there are enough blocks."""
-        while len(self._blocks) < self._verified.cap.k:
+        """Keep enough readers going until all segments are delivered or given up."""
+        self._probe_doubtful()
+        while self._open:
             self._changed = trio.Event()
+            self._look_for_late()
             self._start_readers(nursery)
             if not self._active and self._finder.is_exhausted:
-                raise self._failure()
-            await self._changed.wait()
+                self._give_up()
+            if self._open:
+                with trio.move_on_at(self._next_overdue()):
+                    await self._changed.wait()
+
+    def _give_up(self) -> None:
+        """Nothing is under way: those that lack blocks will not get them."""
+        hopeless = {index for index in self._open if len(self._blocks[index]) < self._k}
+        if hopeless:
+            self._open -= hopeless
+            self._error = self._error or self._not_enough(min(hopeless))
 
     def _start_readers(self, nursery: trio.Nursery) -> None:
-        while self._wanted > 0:
-            reader = self._best_candidate()
-            if reader is None:
-                self._finder.ask_more(nursery)
+        while lacking := self._lacking():
+            choice = self._best_candidate(lacking)
+            if choice is None:
+                self._finder.ask_more()
                 return
-            self._tried.add(reader)
-            self._active.add(reader)
-            nursery.start_soon(self._read, reader)
-            nursery.start_soon(self._watch, reader)
+            attempt = self._attempt(*choice)
+            self._active.add(attempt)
+            self._asked[attempt.reader].update(attempt.indexes)
+            nursery.start_soon(self._read, attempt, nursery)
 
-    @property
-    def _wanted(self) -> int:
-        """How many more readers are needed for k blocks, if those that are not overdue succeed."""
-        coming = {reader.shnum for reader in self._active - self._overdue}
-        return self._verified.cap.k - len(self._blocks.keys() | coming)
+    def _lacking(self) -> list[int]:
+        """The segments that need one more reader, if those that are not overdue succeed."""
+        return [i for i in sorted(self._open) if len(self._coming(i)) < self._k]
 
-    def _best_candidate(self) -> ShareReader | None:
-        """The share to try next. While servers may still answer, only one of each is taken."""
-        busy = {reader.shnum for reader in self._active - self._overdue}
-        load = Counter(reader.server for reader in self._tried)
-        candidates = [
-            reader
-            for reader in self._finder.readers
-            if reader not in self._tried
-            and reader.shnum not in self._blocks
-            and reader.shnum not in busy
-            and reader.is_good_for(self._offset)
-        ]
-        if self._finder.expected:
-            candidates = [reader for reader in candidates if not load[reader.server]]
-        return min(candidates, key=lambda reader: self._rank(reader, load), default=None)
+    def _coming(self, index: int) -> set[int]:
+        """Share numbers of which that segment has, or is about to have, a block."""
+        coming = set(self._blocks[index])
+        coming.update(
+            attempt.reader.shnum
+            for attempt in self._active
+            if index in attempt.indexes and not attempt.is_overdue
+        )
+        return coming
+
+    def _attempt(self, reader: ShareReader, indexes: Collection[int]) -> _Attempt:
+        span = range(min(indexes), max(indexes) + 1)
+        geometry = self._verified.likely_geometry
+        segments = self._run.part(span, geometry).segments(geometry)
+        return _Attempt(
+            reader,
+            span,
+            size=geometry.stored_blocks(segments.start, len(segments)).size,
+            started_at=trio.current_time(),
+            generation=max((a.generation + 1 for a in self._active if a.is_overdue), default=0),
+        )
+
+    # --- choosing ---------------------------------------------------------------------------------
+
+    def _best_candidate(self, lacking: list[int]) -> tuple[ShareReader, list[int]] | None:
+        """The share to try next, and for which segments; None to wait for more to be found."""
+        coming = {index: self._coming(index) for index in lacking}
+        useful: dict[ShareReader, list[int]] = {}
+        for reader in self._finder.readers:
+            asked = self._asked.get(reader, ())
+            indexes = [
+                index
+                for index in lacking
+                if index not in asked
+                and reader.shnum not in coming[index]
+                and reader.is_good_for(self._run, index)
+            ]
+            if indexes:
+                useful[reader] = indexes
+        if not useful:
+            return None
+        load = Counter(reader.server for reader in self._asked)
+        times = {reader.server: self._expected(reader.server) for reader in useful}
+        fastest = min(times.values())
+        best = min(useful, key=lambda reader: self._rank(reader, load, times, fastest))
+        if self._is_last_resort(best):
+            self._finder.ask_more()
+        elif not load[best.server]:
+            return best, useful[best]
+        return None if self._finder.expected else (best, useful[best])
+
+    def _is_last_resort(self, reader: ShareReader) -> bool:
+        return reader.is_suspect or self._broker.is_doubtful(reader.server)
+
+    def _expected(self, server: StorageServer) -> float:
+        size = self._verified.likely_geometry.block_size * self._run.count
+        return max(SAME, self._broker.expected(server, size) or 0.0)
 
     def _rank(
-        self, reader: ShareReader, load: Mapping[StorageServer, int]
+        self,
+        reader: ShareReader,
+        load: Mapping[StorageServer, int],
+        times: Mapping[StorageServer, float],
+        fastest: float,
     ) -> tuple[bool, bool, int, int, int]:
-        backing_off = self._broker.is_backing_off(reader.server)
-        late = self._finder.is_late(reader.server)
-        return backing_off, late, reader.failures, load[reader.server], reader.shnum
+        """Lower is better: in good standing, quick (to a factor of two), spread, primary."""
+        busy = load[reader.server]
+        slower = round(log2(times[reader.server] * (1 + busy) / fastest))
+        doubtful = self._broker.is_doubtful(reader.server)
+        return reader.is_suspect, doubtful, slower, busy, reader.shnum
 
-    async def _read(self, reader: ShareReader) -> None:
+    # --- what is late -----------------------------------------------------------------------------
+
+    def _overdue_at(self, attempt: _Attempt) -> float:
+        interval = self._broker.overdue_after(attempt.reader.server, attempt.size)
+        return attempt.started_at + interval * 2.0**attempt.generation
+
+    def _next_overdue(self) -> float:
+        waiting = (self._overdue_at(a) for a in self._active if not a.is_overdue)
+        return min(min(waiting, default=inf), self._finder.next_overdue())
+
+    def _look_for_late(self) -> None:
+        """Let spares start for those that are overdue by now; these go on themselves."""
+        now = trio.current_time()
+        self._finder.look_for_late()
+        for attempt in self._active:
+            if not attempt.is_overdue and self._overdue_at(attempt) <= now:
+                attempt.is_overdue = True
+                self._broker.note_late(attempt.reader.server)
+                self._trees.release(attempt)
+
+    def _probe_doubtful(self) -> None:
+        """See in passing whether servers that this file could use are well again."""
+        for reader in self._finder.readers:
+            if not reader.is_corrupt and self._broker.take_probe(reader.server):
+                self._download.start(reader.probe)
+
+    # --- one share --------------------------------------------------------------------------------
+
+    async def _read(self, attempt: _Attempt, nursery: trio.Nursery) -> None:
+        reader = attempt.reader
+        geometry = self._verified.likely_geometry
+        part = self._run.part(attempt.indexes, geometry)
+        rows = self._verified.ciphertext_rows(part.segments(geometry), geometry.num_segments)
+        if self._verified.geometry is None and self._verified.checks_segments:
+            rows.append(_SOME_ROW)  # those above may not be the rows there are
+        with_tree = not reader.has_bad_tree and self._trees.claim(rows, attempt)
         try:
-            segment, block = await reader.block(self._offset)
-        except CorruptShareError as error:
-            self._notes.append(str(error))
-            self._report(reader, error)
-        except ServerError as error:
-            reader.failures += 1
-            self._notes.append(str(error))
+            answer = await reader.blocks(part, with_tree=with_tree)
+        except ContradictionError as error:
+            self._error = error
+            self._open.clear()
+        except (CorruptShareError, ServerError) as error:
+            self._note(reader, error)
         else:
-            reader.failures = 0
-            if reader not in self._overdue:
-                self._finder.note_in_time(reader.server)
-            self._segment = segment
-            self._blocks.setdefault(reader.shnum, block)
-        self._active.discard(reader)
-        self._overdue.discard(reader)
+            self._take(reader, answer, nursery)
+        self._active.discard(attempt)
+        self._trees.release(attempt)
         self._poke()
 
-    async def _watch(self, reader: ShareReader) -> None:
-        """Let a spare start when a reader is late; the reader itself goes on."""
-        await trio.sleep(OVERDUE)
-        if reader in self._active:
-            self._overdue.add(reader)
-            self._finder.note_late(reader.server)
-            self._poke()
+    def _note(self, reader: ShareReader, error: LafsError) -> None:
+        self._notes.append(str(error))
+        if isinstance(error, CorruptShareError):
+            self._download.report(reader, error)
+        elif isinstance(error, NoSuchShareError):
+            self._finder.forget(reader)
 
-    def _failure(self) -> NotEnoughSharesError:
-        cap = self._verified.cap
-        notes = [*self._notes, *self._finder.notes.values()]
+    def _take(self, reader: ShareReader, answer: Answer, nursery: trio.Nursery) -> None:
+        """Verified blocks; whatever they complete is decoded."""
+        if answer.error is not None:
+            self._note(reader, answer.error)
+        assert self._verified.geometry is not None
+        first = self._run.segments(self._verified.geometry).start
+        for segment, block in answer.blocks.items():
+            index = segment - first
+            blocks = self._blocks[index]
+            if len(blocks) < self._k and reader.shnum not in blocks:
+                blocks[reader.shnum] = block
+                self._sources[index].append(reader)
+                if len(blocks) == self._k:
+                    nursery.start_soon(self._finish, index, segment)
+
+    # --- one segment ------------------------------------------------------------------------------
+
+    async def _finish(self, index: int, segment: int) -> None:
+        try:
+            await self._complete_tree(index, segment)
+            self._deliver(await self._decoded(index, segment))
+        except (NotEnoughSharesError, ContradictionError) as error:
+            self._error = self._error or error
+        self._open.discard(index)
+        self._blocks[index].clear()
+        self._poke()
+
+    async def _complete_tree(self, index: int, segment: int) -> None:
+        """Have the rows of the ciphertext hash tree, which usually came with the blocks."""
+        geometry = self._verified.geometry
+        assert geometry is not None
+        run = Run(geometry.segment_offset(segment))
+        tried: set[ShareReader] = set()
+        while rows := self._verified.ciphertext_rows(run.segments(geometry), geometry.num_segments):
+            reader = self._tree_candidate(index, tried)
+            if self._trees.is_claimed(rows):
+                await self._trees.released()
+            elif reader is not None:
+                tried.add(reader)
+                await self._load_tree(reader, run, rows)
+            elif not self._finder.is_exhausted:
+                self._finder.ask_more()
+                await self._changed.wait()
+            else:
+                raise self._not_enough(index, "no share has a good ciphertext hash tree")
+
+    def _tree_candidate(self, index: int, tried: set[ShareReader]) -> ShareReader | None:
+        """Whom to ask for rows: those that gave good blocks before all others."""
+        for reader in (*self._sources[index], *self._finder.readers):
+            if reader not in tried and not reader.has_bad_tree and not reader.is_corrupt:
+                return reader
+        return None
+
+    async def _load_tree(self, reader: ShareReader, run: Run, rows: list[range]) -> None:
+        size = HASH_SIZE * ROW_LEAVES * len(rows)
+        owner = object()
+        self._trees.claim(rows, owner)
+        try:
+            with trio.move_on_after(self._broker.overdue_after(reader.server, size)) as scope:
+                await reader.load_tree(run)
+            if scope.cancelled_caught:
+                self._broker.note_late(reader.server)
+        except (CorruptShareError, ServerError) as error:
+            self._note(reader, error)
+        finally:
+            self._trees.release(owner)
+
+    async def _decoded(self, index: int, segment: int) -> Segment:
+        geometry = self._verified.geometry
+        assert geometry is not None
+        size = geometry.segment_length(segment)
+        blocks = self._blocks[index]
+        if self._verified.checks_segments:
+            work = geometry.padded_length(segment)
+            ciphertext, digest = await work_on(work, decode_and_hash, blocks, geometry, size)
+            self._verified.check_segment(segment, digest)
+        else:  # a copy at most, which is quick
+            ciphertext = await work_on(size // 16, decode, blocks, geometry, size)
+        return Segment(segment, geometry, ciphertext)
+
+    # --- when it cannot be ------------------------------------------------------------------------
+
+    def explain(self) -> str:
+        """How things stand: what is missing, and who is to blame."""
+        return str(self._not_enough(min(self._open, default=0)))
+
+    def _not_enough(self, index: int, reason: str = "") -> NotEnoughSharesError:
+        waiting = [
+            f"share {a.reader.shnum} on {a.reader.server.name} is being waited for"
+            for a in self._active
+        ]
+        waiting += [f"{server.name} does not answer" for server in self._finder.silent]
+        notes = [*filter(None, [reason]), *self._notes, *waiting, *self._finder.notes.values()]
+        notes = list(dict.fromkeys(notes))
         more = len(notes) - MAX_NOTES
         text = "; ".join(notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
         shnums = {reader.shnum for reader in self._finder.readers}
+        good = len(self._blocks[index])
         return NotEnoughSharesError(
-            f"{len(self._blocks)} good shares of {len(shnums)} found, and {cap.k} are needed"
-            + (f": {text}" if text else ": there is no storage server")
+            f"{good} good shares of {len(shnums)} found, and {self._k} are needed: "
+            + (text or "there is no storage server")
         )
 
-    async def _decoded(self) -> Segment:
-        geometry = self._verified.geometry
-        assert geometry is not None
-        size = geometry.segment_length(self._segment)
-        ciphertext, digest = await work_on(
-            geometry.padded_length(self._segment), decode, self._blocks, geometry, size
-        )
-        self._verified.check_segment(self._segment, digest)
-        return Segment(self._segment, geometry, ciphertext)
 
-
-def decode(blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int) -> tuple[bytes, bytes]:
-    """The segment of ``size`` bytes that k blocks make, and its hash."""
+def decode(blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int) -> bytes:
+    """The segment of ``size`` bytes that k blocks make."""
     chosen = {shnum: blocks[shnum] for shnum in sorted(blocks)[: geometry.k]}
-    ciphertext = b"".join(erasure.decode(chosen, geometry.k, geometry.n))[:size]
+    return b"".join(erasure.decode(chosen, geometry.k, geometry.n))[:size]
+
+
+def decode_and_hash(
+    blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int
+) -> tuple[bytes, bytes]:
+    """The segment that k blocks make, and its hash."""
+    ciphertext = decode(blocks, geometry, size)
     return ciphertext, ciphertext_segment_hash(ciphertext)

@@ -1,14 +1,14 @@
 """Finding where the shares of one immutable file are.
 
 Servers are asked in permuted order, a few at once, and only while shares are wanted. What is found
-stays known for the file's next segments, and so does who has been asked; whoever was being asked
-when nobody wanted shares any more goes back into the queue.
+stays known for the file's next segments, and so does who has been asked. Where shares were seen in
+an earlier life is known from the start: then nobody is asked, as long as what is there suffices.
 
 Rules:
 
-- Servers that have been failing are asked last.
-- A server that kept one segment waiting is not what the next one waits for, until it is tried again
-  a while later. Being late is no failure: nobody but this file's readers hears of it.
+- Servers in doubt are asked last, and those whose shares are remembered after them.
+- Questions belong to nobody's fetch. They are small, :data:`PARALLEL` of them at most are waited
+  for at a time, and a late answer is as welcome as any.
 - An answer may bring many shares: a reader is made for each, and the fetcher chooses.
 - Several fetches use one finder at once; all that listen are told of every change.
 """
@@ -16,83 +16,122 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from lafsfs.errors import ServerError
 from lafsfs.grid.api import ShareKind
-from lafsfs.immutable.asking import ask
+from lafsfs.grid.asking import ask
 from lafsfs.immutable.share import ShareReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from lafsfs.cache.places import Places
     from lafsfs.grid.api import StorageServer
     from lafsfs.grid.broker import Broker
     from lafsfs.immutable.verified import VerifiedFile
 
 PARALLEL = 10  # servers asked at once, as stock does: enough to find 3 of 10 in one round trip
 LIST_PATIENCE = 30.0  # seconds; longer than a disk takes to spin up
-OVERDUE = 5.0  # seconds until we stop hoping for a better spread and take what is there
-LATE_FOR = 60.0  # seconds for which others are preferred; a disk has spun up by then
 
 
 class ShareFinder:
     """The shares of one file, as far as they have been found."""
 
-    def __init__(self, broker: Broker, verified: VerifiedFile) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        verified: VerifiedFile,
+        start: Callable[[Callable[[], Awaitable[None]]], None],
+        places: Places | None = None,
+    ) -> None:
+        """``start`` runs something that nobody waits for; ``places`` are remembered ones."""
         self._broker = broker
         self._verified = verified
-        servers = broker.servers_for(verified.cap.storage_index)
-        self._queue = deque(sorted(servers, key=broker.is_backing_off))  # stable: order is kept
-        self._asking: set[StorageServer] = set()
-        self._overdue: set[StorageServer] = set()
-        self._late_at: dict[StorageServer, float] = {}
+        self._start = start
+        self._asked_at: dict[StorageServer, float] = {}  # who has not answered yet
+        self._late: set[StorageServer] = set()
         self.readers: list[ShareReader] = []
         self.notes: dict[StorageServer, str] = {}
         self.listeners: set[Callable[[], None]] = set()
+        servers = broker.servers_for(verified.cap.storage_index)
+        remembered = self._recall(servers, places)
+
+        def order(server: StorageServer) -> tuple[bool, bool]:  # sorting is stable
+            return server in remembered, broker.is_doubtful(server)
+
+        self._queue = deque(sorted(servers, key=order))
+
+    def _recall(
+        self, servers: Iterable[StorageServer], places: Places | None
+    ) -> set[StorageServer]:
+        remembered = set()
+        for server in servers if places is not None else ():
+            shnums = places.shares.get(server.server_id) if places is not None else None
+            if shnums:
+                remembered.add(server)
+                self._found(server, shnums)
+        return remembered
 
     @property
     def is_exhausted(self) -> bool:
         """Whether every server has answered, or failed to."""
-        return not self._queue and not self._asking
+        return not self._queue and not self._asked_at
 
     @property
     def expected(self) -> int:
         """How many answers are under way that are not overdue yet."""
-        return len(self._asking - self._overdue)
+        return len(self._asked_at) - len(self._late)
 
-    def note_late(self, server: StorageServer) -> None:
-        """A share on this server was overdue."""
-        self._late_at[server] = trio.current_time()
+    @property
+    def silent(self) -> list[StorageServer]:
+        """Those that have been asked and did not answer yet."""
+        return list(self._asked_at)
 
-    def note_in_time(self, server: StorageServer) -> None:
-        """A share on this server was not."""
-        self._late_at.pop(server, None)
+    def places(self) -> dict[bytes, frozenset[int]]:
+        """The shares by server id, those that turned out corrupt left out."""
+        shares: dict[bytes, set[int]] = {}
+        for reader in self.readers:
+            if not reader.is_corrupt:
+                shares.setdefault(reader.server.server_id, set()).add(reader.shnum)
+        return {server_id: frozenset(shnums) for server_id, shnums in shares.items()}
 
-    def is_late(self, server: StorageServer) -> bool:
-        """Whether the server kept somebody waiting so recently that others come first."""
-        late_at = self._late_at.get(server)
-        return late_at is not None and trio.current_time() - late_at < LATE_FOR
+    def forget(self, reader: ShareReader) -> None:
+        """The share is not there (any more): ask its server again what it has, in its turn."""
+        if reader in self.readers:
+            self.readers.remove(reader)
+            self.notes[reader.server] = f"{reader.server.name} does not hold share {reader.shnum}"
 
-    def ask_more(self, nursery: trio.Nursery) -> None:
-        """Ask the next servers, in tasks of ``nursery``."""
+    # --- asking -----------------------------------------------------------------------------------
+
+    def ask_more(self) -> None:
+        """Ask the next servers, as far as no more than :data:`PARALLEL` are being waited for."""
         while self._queue and self.expected < PARALLEL:
             server = self._queue.popleft()
-            self._asking.add(server)
-            nursery.start_soon(self._ask, server)
-            nursery.start_soon(self._watch, server)
+            self._asked_at[server] = trio.current_time()
+            self._start(partial(self._ask, server))
 
-    async def _watch(self, server: StorageServer) -> None:
-        await trio.sleep(OVERDUE)
-        if server in self._asking:
-            self._overdue.add(server)
-            self._tell()
+    def next_overdue(self) -> float:
+        """When the next answer becomes overdue; infinity if none does."""
+        waiting = (server for server in self._asked_at if server not in self._late)
+        return min(map(self._overdue_at, waiting), default=float("inf"))
+
+    def look_for_late(self) -> None:
+        """Stop hoping for a better spread from those that are overdue by now."""
+        now = trio.current_time()
+        for server in self._asked_at.keys() - self._late:
+            if self._overdue_at(server) <= now:
+                self._late.add(server)
+                self._broker.note_late(server)
+
+    def _overdue_at(self, server: StorageServer) -> float:
+        return self._asked_at[server] + self._broker.overdue_after(server, 0)
 
     async def _ask(self, server: StorageServer) -> None:
         index = self._verified.cap.storage_index
-        answered = False
         try:
             shnums = await ask(
                 self._broker,
@@ -100,25 +139,20 @@ class ShareFinder:
                 lambda: server.list_shares(ShareKind.IMMUTABLE, index),
                 patience=LIST_PATIENCE,
             )
-            answered = True
             self._found(server, shnums)
         except ServerError as error:
-            answered = True
             self.notes[server] = str(error)
         finally:
-            self._asking.discard(server)
-            self._overdue.discard(server)
-            if not answered:  # cancelled, by a fetch that has all it needs
-                self._queue.appendleft(server)
-            self._tell()
+            self._asked_at.pop(server, None)
+            self._late.discard(server)
+            for listener in tuple(self.listeners):
+                listener()
 
-    def _found(self, server: StorageServer, shnums: frozenset[int]) -> None:
+    def _found(self, server: StorageServer, shnums: Iterable[int]) -> None:
+        known = {reader.shnum for reader in self.readers if reader.server is server}
         good = sorted(shnum for shnum in shnums if 0 <= shnum < self._verified.cap.n)
         if not good:
             self.notes[server] = f"{server.name} has none"
         for shnum in good:
-            self.readers.append(ShareReader(self._broker, server, shnum, self._verified))
-
-    def _tell(self) -> None:
-        for listener in tuple(self.listeners):
-            listener()
+            if shnum not in known:
+                self.readers.append(ShareReader(self._broker, server, shnum, self._verified))

@@ -24,8 +24,8 @@ import trio
 
 from lafsfs.errors import GridFullError, NotHappyError, ServerError, ServerFullError
 from lafsfs.grid.api import ShareKind
+from lafsfs.grid.asking import ask
 from lafsfs.grid.happiness import happiness, place
-from lafsfs.immutable.asking import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,23 +1,27 @@
-"""Reading one share at one server: from an offset of the file to a verified block.
+"""Reading one share at one server: from an offset of the file to verified blocks.
 
 Theory. Where things lie in a share can be foreseen from the capability alone, as long as the file
 was encoded the way clients do today. So the first request asks for all of it at once: header,
-block, hash rows, share hash chain and UEB where they should be, in ranges that are fetched
+blocks, hash rows, share hash chain and UEB where they should be, in ranges that are fetched
 together. If the header then says otherwise, or the UEB speaks of other segments, the right places
-are fetched in further round trips. Once header and UEB are known, each block costs one round trip.
+are fetched in further round trips. Once header and UEB are known, a run of consecutive blocks costs
+one round trip, and is one range.
 
 Rules:
 
 - The share's own offsets decide (``formats.chk``); the foreseen ones only decide what to ask for.
 - Everything is admitted to :class:`VerifiedFile` before it is used, and a block is returned only
   when its hash is right.
+- Nothing that verifies is fetched twice: whoever learns the header or needs hashes holds the turn,
+  and whoever comes meanwhile fetches blocks alone and waits for the rest.
 - A share that is wrong in itself is not asked again. One that is wrong about a segment may still
-  be good for others.
+  be good for others, but from then on it is a suspect: asked when there is no other way.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,19 +32,50 @@ from lafsfs.formats.chk import HEADER_SIZE_V2, CHKHeader, parse_header, plan_lay
 from lafsfs.formats.geometry import HASH_SIZE, Span
 from lafsfs.formats.ueb import ueb_size
 from lafsfs.grid.api import ShareKind
-from lafsfs.immutable.asking import ask, plain_errors
-from lafsfs.immutable.cpu import work_on
+from lafsfs.grid.asking import ask
+from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.verified import ContradictionError, VerifiedFile
+from lafsfs.immutable.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lafsfs.formats.geometry import CHKGeometry
     from lafsfs.grid.api import StorageServer
     from lafsfs.grid.broker import Broker
 
-MERGE_GAP = 4 << 10  # bytes; fetching a smaller gap costs less than a request of its own
 UEB_ESTIMATE = 512  # bytes to ask for where the UEB is, when its length is not known
+PROBE = Span(0, HEADER_SIZE_V2)  # what shows that a server reads shares again
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive segments: ``count`` of them from the one that ``offset`` of the file lies in.
+
+    More than one only when it is known how the file is cut.
+    """
+
+    offset: int
+    count: int = 1
+
+    def segments(self, geometry: CHKGeometry) -> range:
+        """Their numbers."""
+        first = self.offset // geometry.segment_size
+        return range(first, min(first + self.count, geometry.num_segments))
+
+    def part(self, indexes: range, geometry: CHKGeometry) -> Run:
+        """A part of the run, by positions in it."""
+        if self.count == 1:
+            return self
+        return Run(self.offset + indexes.start * geometry.segment_size, len(indexes))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a share had of a run: verified blocks by segment number, and what was wrong with it."""
+
+    blocks: Mapping[int, bytes]
+    error: CorruptShareError | None = None
 
 
 class ShareReader:
@@ -51,23 +86,22 @@ class ShareReader:
     ) -> None:
         self.server = server
         self.shnum = shnum
-        self.failures = 0  # in a row: the server did not answer
+        self.is_suspect = False  # something in it was wrong
+        self.is_corrupt = False  # the share itself is
+        self.has_bad_tree = False  # its copy of the ciphertext hash tree is
         self._broker = broker
         self._verified = verified
         self._header: CHKHeader | None = None
-        self._is_corrupt = False
         self._bad_segments: set[int] = set()
+        self._turn = trio.Lock()
 
-    def is_good_for(self, offset: int) -> bool:
-        """Whether there is no reason yet not to ask for the block at that offset of the file."""
-        segment = offset // self._verified.likely_geometry.segment_size
-        return not self._is_corrupt and segment not in self._bad_segments
+    def is_good_for(self, run: Run, index: int) -> bool:
+        """Whether there is no reason yet not to ask for that block of the run."""
+        segment = run.offset // self._verified.likely_geometry.segment_size + index
+        return not self.is_corrupt and segment not in self._bad_segments
 
-    async def block(self, offset: int) -> tuple[int, bytes]:
-        """Fetch and verify the block of the segment that ``offset`` of the file lies in.
-
-        Returns:
-            the segment's number and the block.
+    async def blocks(self, run: Run, *, with_tree: bool) -> Answer:
+        """Fetch and verify the blocks of a run; with what is missing of the ciphertext hash tree.
 
         Raises:
             CorruptShareError: the share is not what it has to be.
@@ -75,67 +109,115 @@ class ShareReader:
             ServerError: the server did not answer.
             ContradictionError: the file itself is wrong.
         """
-        segment: int | None = None
-        window = _Window(self)
+        window = Window(self.read)
         try:
-            geometry, header = await self._learn(window, offset)
-            segment = offset // geometry.segment_size
-            return segment, await self._verified_block(window, header, geometry, segment)
+            header, geometry = await self._prepare(window, run, with_tree)
         except ContradictionError:
             raise
         except FormatError as error:
-            if segment is None or not self._verified.knows_share(self.shnum):
-                self._is_corrupt = True
-            else:
-                self._bad_segments.add(segment)
-            raise CorruptShareError(self.server.name, self.shnum, str(error)) from None
+            raise self._corrupt(run, error) from None
+        segments = run.segments(geometry)
+        errors = []
+        if with_tree:
+            errors = self._admit_tree(window, header, geometry, segments)
+        blocks, bad = await self._checked(window, header, geometry, segments)
+        errors += bad
+        return Answer(blocks, self._suspected(errors[0]) if errors else None)
 
-    async def _learn(self, window: _Window, offset: int) -> tuple[CHKGeometry, CHKHeader]:
+    async def load_tree(self, run: Run) -> None:
+        """Fetch what is missing of the ciphertext hash tree to verify a run. Raises as above."""
+        header, geometry = self._header, self._verified.geometry
+        if header is None or geometry is None:  # this share has not given anything yet
+            answer = await self.blocks(run, with_tree=True)
+            if answer.error is not None:
+                raise answer.error
+            return
+        window = Window(self.read)
+        segments = run.segments(geometry)
+        await window.load(self._tree_spans(header, geometry, segments))
+        errors = self._admit_tree(window, header, geometry, segments)
+        if errors:
+            raise self._suspected(errors[0])
+
+    async def probe(self) -> None:
+        """See whether the server reads shares again; the broker is told."""
+        await self.read(PROBE)
+
+    # --- learning ---------------------------------------------------------------------------------
+
+    async def _prepare(
+        self, window: Window, run: Run, with_tree: bool
+    ) -> tuple[CHKHeader, CHKGeometry]:
+        """Load the blocks of a run, and have everything that verifies them."""
+        header, geometry = self._header, self._verified.geometry
+        if header and geometry and self._can_check(run.segments(geometry)):
+            await window.load(self._needs(header, geometry, run, with_tree))
+            return header, geometry
+        if self._turn.locked():
+            likely = self._verified.likely_geometry
+            foreseen = header or plan_layout(likely, ueb_size(likely)).header
+            await window.load([_blocks_span(foreseen, likely, run)])
+        async with self._turn:
+            header, geometry = await self._learn(window, run, with_tree)
+            await window.load(self._needs(header, geometry, run, with_tree))
+            if not self._verified.knows_share(self.shnum):
+                chain = window.exactly(header.share_hash_span)
+                self._verified.admit_share_chain(self.shnum, chain)
+            for row in self._missing_rows(geometry, run.segments(geometry)):
+                data = window.exactly(_row_span(header.block_hashes, row))
+                self._verified.admit_block_row(self.shnum, row, data)
+        return header, geometry
+
+    async def _learn(
+        self, window: Window, run: Run, with_tree: bool
+    ) -> tuple[CHKHeader, CHKGeometry]:
         """The header and, if nobody has it yet, the UEB; and in passing what comes next."""
         verified = self._verified
         header = self._header
         if header is None:
-            header = await self._foresee(window, offset)
+            header = await self._foresee(window, run, with_tree)
         if verified.geometry is None:
-            verified.admit_ueb(await self._ueb(window, header, offset))
+            verified.admit_ueb(await self._ueb(window, header, run, with_tree))
         geometry = verified.geometry
         assert geometry is not None
         header.require(geometry)
         self._header = header
-        return geometry, header
+        return header, geometry
 
-    async def _foresee(self, window: _Window, offset: int) -> CHKHeader:
+    async def _foresee(self, window: Window, run: Run, with_tree: bool) -> CHKHeader:
         """Fetch the header, and everything else where it should be."""
         likely = self._verified.likely_geometry
         foreseen = plan_layout(likely, ueb_size(likely)).header
-        segment = offset // likely.segment_size
         first = Span(0, HEADER_SIZE_V2)
-        await window.load([first, *self._needs(foreseen, likely, segment)])
+        await window.load([first, *self._needs(foreseen, likely, run, with_tree)])
         start = window.get(first)
         if not start:
             raise NoSuchShareError(f"{self.server.name} does not hold share {self.shnum}")
         return parse_header(start)
 
-    async def _ueb(self, window: _Window, header: CHKHeader, offset: int) -> bytes:
+    async def _ueb(self, window: Window, header: CHKHeader, run: Run, with_tree: bool) -> bytes:
         """The UEB. If it is not where it was foreseen, its neighbours are not either."""
         if not window.holds(header.ueb_length_span):
             spans = [Span(header.uri_extension, UEB_ESTIMATE)]
             with suppress(FormatError):  # it is a hint, and may be nonsense
                 hint = self._verified.hinted_geometry(header.block_size)
-                spans += self._needs(header, hint, offset // hint.segment_size)
+                spans += self._needs(header, hint, run, with_tree)
             await window.load(spans)
         length = header.parse_ueb_length(window.get(header.ueb_length_span))
         span = header.ueb_span(length)
         await window.load([span])
         return window.exactly(span)
 
-    def _needs(self, header: CHKHeader, geometry: CHKGeometry, segment: int) -> Iterator[Span]:
-        """Everything still needed for a verified block, where that header says it is."""
+    def _needs(
+        self, header: CHKHeader, geometry: CHKGeometry, run: Run, with_tree: bool
+    ) -> Iterator[Span]:
+        """Everything still needed for verified blocks, where that header says it is."""
         verified = self._verified
-        yield header.blocks_span(geometry, segment)
-        for row in verified.ciphertext_rows(segment, geometry.num_segments):
-            yield _row_span(header.crypttext_hash_tree, row)
-        for row in verified.block_rows(self.shnum, segment, geometry.num_segments):
+        segments = run.segments(geometry)
+        yield _blocks_span(header, geometry, run)
+        if with_tree:
+            yield from self._tree_spans(header, geometry, segments)
+        for row in self._missing_rows(geometry, segments):
             yield _row_span(header.block_hashes, row)
         if not verified.knows_share(self.shnum):
             yield header.share_hash_span
@@ -143,22 +225,72 @@ class ShareReader:
             yield header.ueb_length_span
             yield header.ueb_span(ueb_size(geometry))
 
-    async def _verified_block(
-        self, window: _Window, header: CHKHeader, geometry: CHKGeometry, segment: int
-    ) -> bytes:
+    def _can_check(self, segments: range) -> bool:
         verified = self._verified
-        await window.load(self._needs(header, geometry, segment))
-        if not verified.knows_share(self.shnum):
-            verified.admit_share_chain(self.shnum, window.exactly(header.share_hash_span))
-        for row in verified.ciphertext_rows(segment, geometry.num_segments):
-            data = window.exactly(_row_span(header.crypttext_hash_tree, row))
-            verified.admit_ciphertext_row(row, data)
-        for row in verified.block_rows(self.shnum, segment, geometry.num_segments):
-            data = window.exactly(_row_span(header.block_hashes, row))
-            verified.admit_block_row(self.shnum, row, data)
-        block = window.exactly(header.blocks_span(geometry, segment))
-        verified.check_block(self.shnum, segment, await work_on(len(block), block_hash, block))
-        return block
+        assert verified.geometry is not None
+        return verified.knows_share(self.shnum) and not self._missing_rows(
+            verified.geometry, segments
+        )
+
+    def _missing_rows(self, geometry: CHKGeometry, segments: range) -> list[range]:
+        """Rows of the block hash tree, top down."""
+        return self._verified.block_rows(self.shnum, segments, geometry.num_segments)
+
+    def _tree_spans(
+        self, header: CHKHeader, geometry: CHKGeometry, segments: range
+    ) -> Iterator[Span]:
+        for row in self._verified.ciphertext_rows(segments, geometry.num_segments):
+            yield _row_span(header.crypttext_hash_tree, row)
+
+    # --- verifying --------------------------------------------------------------------------------
+
+    def _admit_tree(
+        self, window: Window, header: CHKHeader, geometry: CHKGeometry, segments: range
+    ) -> list[FormatError]:
+        """Take in what was loaded of the ciphertext hash tree. Others will have it if it is bad."""
+        verified = self._verified
+        try:
+            for row in verified.ciphertext_rows(segments, geometry.num_segments):
+                data = window.exactly(_row_span(header.crypttext_hash_tree, row))
+                verified.admit_ciphertext_row(row, data)
+        except FormatError as error:
+            self.has_bad_tree = True
+            return [error]
+        return []
+
+    async def _checked(
+        self, window: Window, header: CHKHeader, geometry: CHKGeometry, segments: range
+    ) -> tuple[dict[int, bytes], list[FormatError]]:
+        """The blocks that are right, and what was wrong with the others."""
+        spans = [header.blocks_span(geometry, segment) for segment in segments]
+        pieces = [window.get(span) for span in spans]
+        digests = await work_on(sum(map(len, pieces)), _block_hashes, pieces)
+        blocks: dict[int, bytes] = {}
+        errors: list[FormatError] = []
+        for segment, span, piece, digest in zip(segments, spans, pieces, digests, strict=True):
+            try:
+                if len(piece) != span.size:
+                    raise FormatError("the share is cut short")
+                self._verified.check_block(self.shnum, segment, digest)
+            except FormatError as error:
+                self._bad_segments.add(segment)
+                errors.append(error)
+            else:
+                blocks[segment] = piece
+        return blocks, errors
+
+    def _corrupt(self, run: Run, error: FormatError) -> CorruptShareError:
+        """The share cannot verify a run; nor any other, unless it is known to be of the file."""
+        geometry = self._verified.geometry
+        if geometry and self._header and self._verified.knows_share(self.shnum):
+            self._bad_segments.update(run.segments(geometry))
+        else:
+            self.is_corrupt = True
+        return self._suspected(error)
+
+    def _suspected(self, error: FormatError) -> CorruptShareError:
+        self.is_suspect = True
+        return CorruptShareError(self.server.name, self.shnum, str(error))
 
     async def read(self, span: Span) -> bytes:
         """A range of the share as the server has it: nothing vouches for it."""
@@ -178,59 +310,10 @@ def _row_span(tree: int, row: range) -> Span:
     return Span(tree + row.start * HASH_SIZE, len(row) * HASH_SIZE)
 
 
-class _Window:
-    """Ranges of one share held for the time of one block."""
-
-    def __init__(self, reader: ShareReader) -> None:
-        self._reader = reader
-        self._parts: list[tuple[Span, bytes]] = []
-
-    async def load(self, spans: Iterable[Span]) -> None:
-        """Fetch what is not held yet, near ranges in one request, all requests at once."""
-        missing = merged(span for span in spans if not self.holds(span))
-        if not missing:
-            return
-        with plain_errors():
-            async with trio.open_nursery() as nursery:
-                for span in missing:
-                    nursery.start_soon(self._fetch, span)
-
-    async def _fetch(self, span: Span) -> None:
-        self._parts.append((span, await self._reader.read(span)))
-
-    def _holding(self, span: Span) -> tuple[Span, bytes] | None:
-        for part in self._parts:
-            if part[0].offset <= span.offset and span.end <= part[0].end:
-                return part
-        return None
-
-    def holds(self, span: Span) -> bool:
-        """Whether the range was loaded."""
-        return self._holding(span) is not None
-
-    def get(self, span: Span) -> bytes:
-        """A range that was loaded; shorter if the share ends before it does."""
-        part = self._holding(span)
-        if part is None:
-            raise RuntimeError("a range was used that was not loaded")
-        start = span.offset - part[0].offset
-        return part[1][start : start + span.size]
-
-    def exactly(self, span: Span) -> bytes:
-        """A range that was loaded. Raises FormatError when the share ends before it does."""
-        data = self.get(span)
-        if len(data) != span.size:
-            raise FormatError("the share is cut short")
-        return data
+def _blocks_span(header: CHKHeader, geometry: CHKGeometry, run: Run) -> Span:
+    segments = run.segments(geometry)
+    return header.blocks_span(geometry, segments.start, len(segments))
 
 
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """The fewest ranges that cover these, without fetching gaps of over :data:`MERGE_GAP` bytes."""
-    result: list[Span] = []
-    for span in sorted(spans):
-        if result and span.offset <= result[-1].end + MERGE_GAP:
-            last = result.pop()
-            result.append(Span(last.offset, max(last.end, span.end) - last.offset))
-        else:
-            result.append(span)
-    return result
+def _block_hashes(blocks: Sequence[bytes]) -> list[bytes]:
+    return [block_hash(block) for block in blocks]

@@ -35,8 +35,8 @@ from lafsfs.errors import (
     ServerUnavailableError,
 )
 from lafsfs.grid.api import ShareKind
+from lafsfs.grid.asking import ask
 from lafsfs.grid.happiness import happiness
-from lafsfs.immutable.asking import ask
 from lafsfs.immutable.placement import abandon
 
 if TYPE_CHECKING:

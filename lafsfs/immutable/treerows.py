@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROW_LEVELS = 8  # 256 hashes: 8 KiB to fetch, about a millisecond to verify
+ROW_LEAVES = 1 << ROW_LEVELS
 
 
 def rows_to(leaf: int, num_leaves: int) -> Iterator[range]:
@@ -35,3 +36,11 @@ def rows_to(leaf: int, num_leaves: int) -> Iterator[range]:
         first = (1 << bottom) - 1 + (leaf >> (depth - top)) * width
         yield range(first, first + width)
         top = bottom
+
+
+def rows_over(leaves: range, num_leaves: int) -> list[range]:
+    """The rows between the root and a run of at most :data:`ROW_LEAVES` leaves, top down."""
+    if not 0 < len(leaves) <= ROW_LEAVES:
+        raise ValueError(f"a run of {len(leaves)} leaves")
+    ends = (*rows_to(leaves[0], num_leaves), *rows_to(leaves[-1], num_leaves))
+    return sorted(set(ends), key=lambda row: row.start)

@@ -27,8 +27,8 @@ import trio
 from lafsfs.caps import CHKCap, LiteralCap
 from lafsfs.crypto.hashes import KEY_SIZE, chk_storage_index, convergence_key_hasher
 from lafsfs.formats.geometry import CHKGeometry
-from lafsfs.immutable.asking import plain_errors
-from lafsfs.immutable.cpu import work_on
+from lafsfs.grid.asking import plain_errors
+from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.encoder import Encoder, Endings
 from lafsfs.immutable.placement import Job, find_places
 from lafsfs.immutable.shareholders import Shareholders, StaleSharesError

@@ -6,12 +6,17 @@ tree, whose leaves are the hashes of its blocks. So trust grows downwards, from 
 happen to send: every method here checks foreign bytes against what is trusted already, and either
 admits all of them or raises :class:`~lafsfs.errors.FormatError` and is as it was before.
 
+Where all shares are needed (k = n) there is one way to decode, and every block of it is vouched
+for: the ciphertext hash tree can say nothing more then, and is not looked at. Otherwise it is what
+makes sure that whichever k shares are used, the contents are the same.
+
 One object per file, shared by all readers of all its shares.
 """
 
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lafsfs.crypto import hashes
@@ -20,7 +25,7 @@ from lafsfs.errors import FormatError, HashMismatchError
 from lafsfs.formats.geometry import CHKGeometry
 from lafsfs.formats.hashstore import parse_hash_tree, parse_share_hash_chain
 from lafsfs.formats.ueb import UEB
-from lafsfs.immutable.treerows import rows_to
+from lafsfs.immutable.treerows import rows_over
 
 if TYPE_CHECKING:
     from lafsfs.caps import CHKVerifyCap
@@ -46,9 +51,20 @@ class VerifiedFile:
         self._block_trees: dict[int, IncompleteHashTree] = {}
 
     @property
+    def checks_segments(self) -> bool:
+        """Whether decoded segments are checked too, and not only the blocks they are made of."""
+        return self.cap.k < self.cap.n
+
+    @property
     def likely_geometry(self) -> CHKGeometry:
         """The geometry, or before it is known, the guess: what today's clients would choose."""
         return self.geometry or self.guess
+
+    def remember(self, segment_size: int) -> None:
+        """Guess better: the file is said to be cut into segments of that size."""
+        if self.geometry is None and segment_size:
+            with suppress(FormatError):
+                self.guess = CHKGeometry(self.cap.size, self.cap.k, self.cap.n, segment_size)
 
     def hinted_geometry(self, block_size: int) -> CHKGeometry:
         """The geometry if blocks had that size: segments were smaller once, and never larger.
@@ -112,23 +128,26 @@ class VerifiedFile:
 
     # --- rows of the two trees over segments ------------------------------------------------------
 
-    def block_rows(self, shnum: int, segment: int, num_segments: int) -> list[range]:
-        """Rows of the share's block hash tree still missing to verify a block, top down.
+    def block_rows(self, shnum: int, segments: range, num_segments: int) -> list[range]:
+        """Rows of the share's block hash tree still missing to verify a run of blocks, top down.
 
-        ``num_segments`` is believed only while nothing better is known.
+        ``num_segments`` is believed only while nothing better is known. A run is not longer than
+        :data:`~lafsfs.immutable.treerows.ROW_LEAVES`.
         """
         if not self.knows_share(shnum):
-            return list(rows_to(segment, num_segments))
-        return self._missing(self._block_tree(shnum), segment)
+            return rows_over(segments, num_segments)
+        return self._missing(self._block_tree(shnum), segments)
 
-    def ciphertext_rows(self, segment: int, num_segments: int) -> list[range]:
-        """Rows of the ciphertext hash tree still missing to verify a segment, top down."""
+    def ciphertext_rows(self, segments: range, num_segments: int) -> list[range]:
+        """Rows of the ciphertext hash tree still missing to verify a run of segments, top down."""
+        if not self.checks_segments:
+            return []
         if self.geometry is None:
-            return list(rows_to(segment, num_segments))
-        return self._missing(self._ciphertext_tree, segment)
+            return rows_over(segments, num_segments)
+        return self._missing(self._ciphertext_tree, segments)
 
-    def _missing(self, tree: IncompleteHashTree, segment: int) -> list[range]:
-        rows = rows_to(segment, self._known_geometry().num_segments)
+    def _missing(self, tree: IncompleteHashTree, segments: range) -> list[range]:
+        rows = rows_over(segments, self._known_geometry().num_segments)
         return [row for row in rows if not tree.has(row[0])]  # rows come whole
 
     def admit_block_row(self, shnum: int, row: range, data: bytes) -> None:

@@ -48,6 +48,7 @@ from lafsfs.mutable.verify import open_private_key
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from lafsfs.cache.segments import Prefetch, SegmentCache
     from lafsfs.caps import MutableFormat, MutableReadCap
     from lafsfs.crypto.rsa import SigningKey
     from lafsfs.grid.broker import Broker
@@ -75,6 +76,7 @@ class MutableFile:
         *,
         encoding: Encoding | None = None,
         cache: ContentsCache | None = None,
+        segments: SegmentCache | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """Nothing is asked of the grid before the first method is called.
@@ -83,12 +85,13 @@ class MutableFile:
             encoding: happiness, and k and n to expect before the first look; publishes keep the
                 encoding that the file has.
             cache: where contents are kept, shared between files.
+            segments: where segments of large files are, shared with all other files.
             jitter: gives numbers in [0, 1) that spread the retries of competing writers.
         """
         self._encoding = encoding or Encoding.for_servers(len(broker.servers))
         self._cache = cache or ContentsCache()
         self._jitter = jitter
-        self._reader = SlotReader(cap, broker, secrets, self._encoding, self._cache)
+        self._reader = SlotReader(cap, broker, secrets, self._encoding, self._cache, segments)
         self._keys: SlotKeys | None = None
         self._writing = trio.Lock()
 
@@ -109,6 +112,15 @@ class MutableFile:
     def latest(self) -> Version | None:
         """The newest version known without asking: what was last read or published."""
         return self._reader.latest
+
+    @property
+    def latest_map(self) -> ServerMap | None:
+        """Where its shares were when we last looked; None while a publish is under way."""
+        return self._reader.map
+
+    def explanation(self) -> str:
+        """What was found when we last looked, in words; empty if we never did."""
+        return "" if self._reader.map is None else self._reader.map.describe()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -149,6 +161,13 @@ class MutableFile:
         Of a large MDMF file only the segments concerned are fetched. Raises NotEnoughSharesError.
         """
         return await self._reader.read(offset, size, max_age)
+
+    def prefetch(self, offset: int, size: int) -> Prefetch | None:
+        """Start to fetch a range that is likely to be read; ``None`` if nothing is to be done.
+
+        Returns at once. The fetch goes on until it is done or ``cancel()`` is called.
+        """
+        return self._reader.prefetch(offset, size)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -335,6 +354,7 @@ async def create(
     encoding: Encoding,
     key: SigningKey | None = None,
     cache: ContentsCache | None = None,
+    segments: SegmentCache | None = None,
     jitter: Callable[[], float] = random.random,
 ) -> MutableFile:
     """Make a new mutable file and publish its first version; one call per server.
@@ -353,6 +373,8 @@ async def create(
         key = await trio.to_thread.run_sync(generate_keypair)
     keys = SlotKeys(key)
     cap = MutableWriteCap(format_, keys.write_key, keys.fingerprint)
-    file = MutableFile(cap, broker, secrets, encoding=encoding, cache=cache, jitter=jitter)
+    file = MutableFile(
+        cap, broker, secrets, encoding=encoding, cache=cache, segments=segments, jitter=jitter
+    )
     await file.publish_first(keys, contents, replay=not fresh)
     return file

@@ -10,7 +10,9 @@ Rules:
 - Two looks at the grid may overlap; the one that began before the last publish is not remembered.
 - What is returned was on the grid, verified, at some time after the call (less ``max_age``).
 - A version that cannot be retrieved after all gives way to the next best, with a line in the log.
-- A file larger than a run is fetched run by run, each run a whole number of segments.
+- A file of more than :data:`WHOLE_SIZE` bytes is read by segments, through the segment cache.
+- When nobody can be asked for the version, what was read last is still readable as far as it is
+  here.
 """
 
 from __future__ import annotations
@@ -25,24 +27,29 @@ import trio
 from lafsfs.caps import MutableWriteCap
 from lafsfs.errors import NotEnoughSharesError, ServerError
 from lafsfs.grid.api import ShareKind
+from lafsfs.grid.cpu import work_on
 from lafsfs.grid.encoding import Encoding
 from lafsfs.mutable.mapping import SlotView, map_slot
-from lafsfs.mutable.retrieve import RetrieveFailedError, retrieve
+from lafsfs.mutable.retrieve import RetrieveFailedError, retrieve, retrieve_blocks
+from lafsfs.mutable.segments import VersionSource
 from lafsfs.mutable.servermap import Mode
-from lafsfs.mutable.verify import SlotVerifier, cut
+from lafsfs.mutable.verify import SlotVerifier, cut, decrypted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from lafsfs.cache.segments import Prefetch, Segment, SegmentCache
     from lafsfs.caps import MutableReadCap
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.secrets import ClientSecrets
     from lafsfs.mutable.contents import ContentsCache
     from lafsfs.mutable.servermap import MappedShare, Place, ServerMap, Version
+    from lafsfs.mutable.verify import VerifiedTrees
 
 log = logging.getLogger(__name__)
 
-RUN_SIZE = 8 << 20  # bytes fetched together of a large file; pays for reading its hash tree anew
+WHOLE_SIZE = 1 << 20  # bytes of files that are fetched and kept whole: most directories
+DECRYPTING_IS_FASTER = 8  # times than what the limit for working inline was measured with
 READ_MAX_AGE = 1.0  # seconds for which consecutive reads of a part trust one look at the grid
 REVALIDATION_TIMEOUT = 2.0  # seconds; mapping the slot is where there is more patience
 
@@ -57,6 +64,7 @@ class SlotReader:
         secrets: ClientSecrets,
         encoding: Encoding,
         cache: ContentsCache,
+        segments: SegmentCache | None = None,
     ) -> None:
         self.cap = cap
         self.storage_index = cap.storage_index
@@ -71,6 +79,9 @@ class SlotReader:
         self._secrets = secrets
         self._encoding = encoding
         self._cache = cache
+        self._segments = segments
+        self._shown: Version | None = None  # what was read last
+        self._source: VersionSource | None = None  # of what is read by segments
         self._map: ServerMap | None = None
         self._seen_at = float("-inf")
         self._fetching = trio.Lock()
@@ -127,6 +138,11 @@ class SlotReader:
         self.generation += 1
         self._map = None
         self._seen_at = float("-inf")
+
+    @property
+    def map(self) -> ServerMap | None:
+        """The last map, however old."""
+        return self._map
 
     def recent_map(self, max_age: float) -> ServerMap | None:
         """The last map, if it is younger than that many seconds."""
@@ -269,41 +285,82 @@ class SlotReader:
         Raises:
             NotEnoughSharesError: no version can be retrieved.
         """
-        version = await self.version(max_age)
-        geometry = version.geometry
-        run = max(1, RUN_SIZE // max(1, geometry.segment_size))  # segments
+        version = await self._version_to_read(max_age)
         cached = self._cache.get(self.storage_index, version)
-        if cached is None and geometry.num_segments <= run:
+        if cached is None and version.data_length <= WHOLE_SIZE:
             _, cached = await self.download(max_age)
         if cached is not None:
             return cached[offset : offset + size]
-        pieces = list(geometry.locate(offset, size))
-        if not pieces:
-            return b""
-        parts = range(pieces[0].segment // run, pieces[-1].segment // run + 1)
         try:
-            data = b"".join([await self._part(version, part, run) for part in parts])
+            return await self._read_segments(version, offset, size)
         except NotEnoughSharesError as error:
-            log.info("reading the whole file: %s", error)
-            _, whole = await self.download()
-            return whole[offset : offset + size]
-        start = parts[0] * run * geometry.segment_size
-        return data[offset - start : offset - start + size]
+            log.info("looking again, everywhere: %s", error)
+        best = (await self.look(Mode.CHECK)).best()
+        if best is not None:
+            with suppress(NotEnoughSharesError):
+                return await self._read_segments(best, offset, size)
+        _, whole = await self.download()  # knows what to do about versions that are broken
+        return whole[offset : offset + size]
 
-    async def _part(self, version: Version, part: int, run: int) -> bytes:
-        """Some consecutive segments of a large file: run number ``part``."""
-        async with self._fetching:
-            cached = self._cache.get(self.storage_index, version, part)
-            if cached is not None:
-                return cached
-            if self._map is None:
-                raise NotEnoughSharesError("the file is being written")
-            first = part * run
-            count = min(run, version.geometry.num_segments - first)
-            found = await retrieve(self.view(), self._map, version, self._read_key, first, count)
+    async def _version_to_read(self, max_age: float) -> Version:
+        try:
+            self._shown = await self.version(max_age)
+        except NotEnoughSharesError as error:
+            if self._shown is None:
+                raise
+            log.info("reading what was newest when it could be seen: %s", error)
+        return self._shown
+
+    def prefetch(self, offset: int, size: int) -> Prefetch | None:
+        """Start to fetch a range that is likely to be read, if that is by segments. No waiting."""
+        version, segments = self.latest, self._segments
+        if segments is None or version is None or version.data_length <= WHOLE_SIZE:
+            return None
+        numbers = [piece.segment for piece in version.geometry.locate(offset, size)]
+        if not numbers or self._cache.get(self.storage_index, version) is not None:
+            return None
+        return segments.prefetch(self._source_of(version), range(numbers[0], numbers[-1] + 1))
+
+    async def _read_segments(self, version: Version, offset: int, size: int) -> bytes:
+        source = self._source_of(version)
+        parts: list[bytes] = []
+        for piece in version.geometry.locate(offset, size):
+            segment = await self._segment(source, piece.segment)
+            parts.append(
+                await work_on(
+                    piece.length // DECRYPTING_IS_FASTER,
+                    decrypted,
+                    segment.ciphertext,
+                    self._read_key,
+                    piece.skip,
+                    piece.length,
+                )
+            )
+        return b"".join(parts)
+
+    async def _segment(self, source: VersionSource, number: int) -> Segment:
+        if self._segments is not None:
+            return await self._segments.get(source, number)
+        fetched: list[Segment] = []
+        await source.fetch(source.geometry, range(number, number + 1), fetched.append)
+        return fetched[0]
+
+    def _source_of(self, version: Version) -> VersionSource:
+        if self._source is None or self._source.version != version:
+            self._source = VersionSource(self.storage_index, version, self._blocks)
+        return self._source
+
+    async def _blocks(
+        self, version: Version, first: int, count: int, trees: VerifiedTrees
+    ) -> Mapping[int, Sequence[bytes]]:
+        """Verified blocks of a version, from the servers that had it when they were last asked."""
+        if self._map is None:
+            raise NotEnoughSharesError("the file is being written")
+        servermap = self._map
+        found = await retrieve_blocks(self.view(), servermap, version, first, count, trees)
+        if found.bad and self._map is not None:
             self._map = self._map.without(found.bad)
-            self._cache.put(self.storage_index, version, found.plaintext, part)
-            return found.plaintext
+        return found.blocks
 
 
 def _one_per_server(servermap: ServerMap, version: Version) -> list[MappedShare]:

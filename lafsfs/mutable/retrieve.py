@@ -1,4 +1,4 @@
-"""k verified shares of one version -> its contents, or some of its segments.
+"""k verified shares of one version -> its contents, or blocks of some of its segments.
 
 The servermap says where shares of the version are, and mostly holds the first bytes of each
 already. Each chosen share is read, one call for what lies together, and checked against the root
@@ -9,7 +9,8 @@ Rules:
 - The shares that need no further reading come first, then those of servers that answered lately,
   and of these the low share numbers, which decode for free. A bad or unreachable share is replaced
   by the next; one that is overdue gets company.
-- Whole files are checked from their blocks alone; a part of a file needs the stored hash tree.
+- Whole files are checked from their blocks alone; a part of a file needs the stored hash tree,
+  which is fetched once.
 - A share that fails because its server holds another version by now is not corrupt, only gone.
 """
 
@@ -22,16 +23,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from lafsfs.crypto.hashes import block_hash
+from lafsfs.crypto.merkle import HashTree
 from lafsfs.errors import FormatError, NotEnoughSharesError, ServerError, ServerUnavailableError
 from lafsfs.formats.slot import HEADER_SIZE
 from lafsfs.grid.api import ShareKind
 from lafsfs.mutable.mapping import advise, all_of
 from lafsfs.mutable.servermap import BadShare
-from lafsfs.mutable.verify import check_blocks, decode_segment
+from lafsfs.mutable.verify import VerifiedTrees, check_root, decrypted, salted_ciphertext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from lafsfs.crypto.merkle import IncompleteHashTree
     from lafsfs.formats.geometry import Span
     from lafsfs.mutable.mapping import SlotView
     from lafsfs.mutable.servermap import MappedShare, ServerMap, Version
@@ -45,8 +49,16 @@ INLINE_SIZE = 256 << 10  # bytes worked through on the event loop, in about a mi
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """Stored blocks of k shares by share number, verified, and shares to take off the map."""
+
+    blocks: Mapping[int, Sequence[bytes]] = field(repr=False)
+    bad: Sequence[BadShare]
+
+
+@dataclass(frozen=True, slots=True)
 class Retrieved:
-    """What a retrieve found: the plaintext of whole segments, and shares to take off the map."""
+    """What a retrieve found: the plaintext of the file, and shares to take off the map."""
 
     plaintext: bytes = field(repr=False)
     bad: Sequence[BadShare]
@@ -61,33 +73,45 @@ class RetrieveFailedError(NotEnoughSharesError):
 
 
 async def retrieve(
-    view: SlotView,
-    servermap: ServerMap,
-    version: Version,
-    read_key: bytes,
-    first: int = 0,
-    count: int | None = None,
+    view: SlotView, servermap: ServerMap, version: Version, read_key: bytes
 ) -> Retrieved:
-    """The plaintext of ``count`` segments from ``first``; by default of the whole file.
+    """The plaintext of the whole file.
 
     Raises:
         RetrieveFailedError: fewer than k shares of the version are good.
     """
-    geometry = version.geometry
-    count = geometry.num_segments - first if count is None else count
+    count = version.geometry.num_segments
     if count == 0:
         return Retrieved(b"", [])
-    fetch = _Fetch(view, servermap, version, first, count)
-    blocks = await fetch.run()
+    found = await retrieve_blocks(view, servermap, version, 0, count, VerifiedTrees(version))
 
     def decode() -> bytes:
         return b"".join(
-            decode_segment(version, first + i, {n: b[i] for n, b in blocks.items()}, read_key)
+            decrypted(
+                salted_ciphertext(version, i, {n: b[i] for n, b in found.blocks.items()}), read_key
+            )
             for i in range(count)
         )
 
     plaintext = await in_thread_if(count * version.segment_size > INLINE_SIZE, decode)
-    return Retrieved(plaintext, fetch.bad)
+    return Retrieved(plaintext, found.bad)
+
+
+async def retrieve_blocks(
+    view: SlotView,
+    servermap: ServerMap,
+    version: Version,
+    first: int,
+    count: int,
+    trees: VerifiedTrees,
+) -> Blocks:
+    """``count`` stored blocks from ``first`` of each of k shares; ``trees`` grows on the way.
+
+    Raises:
+        RetrieveFailedError: fewer than k shares of the version are good.
+    """
+    fetch = _Fetch(view, servermap, version, first, count, trees)
+    return Blocks(await fetch.run(), fetch.bad)
 
 
 async def in_thread_if(big: bool, work: Callable[[], T]) -> T:
@@ -101,8 +125,15 @@ class _Fetch:
     """Gets k verified runs of blocks, whoever they come from."""
 
     def __init__(
-        self, view: SlotView, servermap: ServerMap, version: Version, first: int, count: int
+        self,
+        view: SlotView,
+        servermap: ServerMap,
+        version: Version,
+        first: int,
+        count: int,
+        trees: VerifiedTrees,
     ) -> None:
+        self._trees = trees
         self._view = view
         self._version = version
         self._first = first
@@ -120,10 +151,12 @@ class _Fetch:
         return missing, missing and self._view.broker.is_backing_off(share.server), share.shnum
 
     def _spans(self, share: MappedShare) -> list[Span]:
-        """What must be read of a share: chain, blocks and, for a part of the file, the tree."""
+        """What must be read of a share: blocks, and what is not known yet to check them with."""
         sections = share.header.sections
-        blocks = share.header.blocks_span(self._first, self._count)
-        spans = [sections.share_hash_chain, blocks]
+        spans = [share.header.blocks_span(self._first, self._count)]
+        if self._trees.knows(share.shnum):
+            return spans
+        spans.append(sections.share_hash_chain)
         return spans if self._whole_file else [*spans, sections.block_hash_tree]
 
     async def run(self) -> dict[int, list[bytes]]:
@@ -196,17 +229,25 @@ class _Fetch:
 
     async def _check(self, share: MappedShare, parts: list[bytes]) -> list[bytes]:
         """The share's blocks, once they are known to belong to the version."""
-        chain, data, *tree = parts
-        version, first = self._version, self._first
+        data, *proof = parts
+        version, trees, shnum = self._version, self._trees, share.shnum
 
-        def check() -> list[bytes]:
-            blocks = version.geometry.split_blocks(data, first)[: self._count]
+        def check() -> tuple[list[bytes], list[bytes], IncompleteHashTree | None]:
+            blocks = version.geometry.split_blocks(data, self._first)[: self._count]
             if len(blocks) < self._count:
                 raise FormatError("the share ends before its blocks do")
-            check_blocks(version, share.shnum, chain, tree[0] if tree else None, first, blocks)
-            return blocks
+            leaves = [block_hash(block) for block in blocks]
+            if len(proof) == 1:
+                check_root(version, shnum, proof[0], HashTree(leaves).root)
+            tree = trees.verified(shnum, proof[0], proof[1]) if len(proof) == 2 else None
+            return blocks, leaves, tree
 
-        return await in_thread_if(len(data) > INLINE_SIZE, check)
+        blocks, leaves, tree = await in_thread_if(sum(map(len, parts)) > INLINE_SIZE, check)
+        if tree is not None:
+            trees.admit(shnum, tree)
+        if len(proof) != 1:
+            trees.check(shnum, self._first, leaves)
+        return blocks
 
     async def _blame(self, share: MappedShare, error: FormatError) -> None:
         """A share did not verify: is it corrupt, or has somebody published meanwhile?"""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lafsfs.caps import MutableFormat
 from lafsfs.crypto import aes, erasure, hashes
-from lafsfs.crypto.merkle import HashTree, IncompleteHashTree
+from lafsfs.crypto.merkle import IncompleteHashTree
 from lafsfs.crypto.rsa import SigningKey, VerifyingKey
 from lafsfs.errors import FormatError, HashMismatchError
 from lafsfs.formats.hashstore import parse_hash_tree, parse_share_hash_chain
@@ -95,40 +95,50 @@ def open_private_key(encrypted: bytes, cap: MutableWriteCap) -> SlotKeys:
     return keys
 
 
-def check_blocks(
-    version: Version,
-    shnum: int,
-    chain: bytes,
-    tree: bytes | None,
-    first: int,
-    blocks: Sequence[bytes],
-) -> None:
-    """Raise unless a share's stored blocks belong to the version.
+class VerifiedTrees:
+    """The block hash trees of one version's shares, as far as they are known to belong to it.
 
-    Args:
-        chain: the share hash chain as it is stored.
-        tree: the block hash tree as it is stored, or None when ``blocks`` are all there are.
-        first: the segment of the first block.
-        blocks: consecutive blocks as they are stored, MDMF's with their salts.
+    A share's tree is fetched and checked once; after that its blocks need nothing else. Trees take
+    64 bytes for each segment.
     """
-    leaves = [hashes.block_hash(block) for block in blocks]
-    if tree is None:
-        root = HashTree(leaves).root
-    else:
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+        self._trees: dict[int, IncompleteHashTree] = {}
+
+    def knows(self, shnum: int) -> bool:
+        """Whether blocks of that share can be checked without its hash chain and tree."""
+        return shnum in self._trees
+
+    def check(self, shnum: int, first: int, leaves: Sequence[bytes]) -> None:
+        """Raise FormatError unless these are the hashes of blocks of a known share."""
+        self._trees[shnum].set_hashes({}, {first + i: leaf for i, leaf in enumerate(leaves)})
+
+    def verified(self, shnum: int, chain: bytes, tree: bytes) -> IncompleteHashTree:
+        """A share's tree from its stored chain and tree, for :meth:`admit`; for any thread.
+
+        Raises:
+            FormatError: they do not belong to the version.
+        """
         nodes = parse_hash_tree(tree)
-        root = nodes[0]
-        block_tree = IncompleteHashTree(version.geometry.num_segments, root)
-        block_tree.set_hashes(
-            dict(enumerate(nodes)), {first + i: leaf for i, leaf in enumerate(leaves)}
-        )
+        verified = IncompleteHashTree(self._version.geometry.num_segments, nodes[0])
+        verified.set_hashes(dict(enumerate(nodes)))
+        check_root(self._version, shnum, chain, nodes[0])
+        return verified
+
+    def admit(self, shnum: int, tree: IncompleteHashTree) -> None:
+        """Remember a tree that :meth:`verified` made."""
+        self._trees[shnum] = tree
+
+
+def check_root(version: Version, shnum: int, chain: bytes, root: bytes) -> None:
+    """Raise FormatError unless a share of the version has that block hash tree."""
     share_tree = IncompleteHashTree(version.n, version.root_hash)
     share_tree.set_hashes(parse_share_hash_chain(chain), {shnum: root})
 
 
-def decode_segment(
-    version: Version, segment: int, blocks: Mapping[int, bytes], read_key: bytes
-) -> bytes:
-    """The plaintext of one segment from k checked stored blocks, by share number."""
+def salted_ciphertext(version: Version, segment: int, blocks: Mapping[int, bytes]) -> bytes:
+    """The salt and the ciphertext of one segment, from k checked stored blocks by share number."""
     salt = version.iv
     if version.format is MutableFormat.MDMF:
         salted = {shnum: split_salt(stored) for shnum, stored in blocks.items()}
@@ -137,5 +147,11 @@ def decode_segment(
     if salt is None:
         raise FormatError("a version without a salt")
     primary = erasure.decode(blocks, version.k, version.n)
-    ciphertext = b"".join(primary)[: version.geometry.segment_length(segment)]
-    return aes.ctr(hashes.ssk_datakey(salt, read_key), ciphertext)
+    return salt + b"".join(primary)[: version.geometry.segment_length(segment)]
+
+
+def decrypted(salted: bytes, read_key: bytes, skip: int = 0, length: int | None = None) -> bytes:
+    """The plaintext of a segment, or ``length`` bytes of it after ``skip``."""
+    salt, ciphertext = salted[: hashes.KEY_SIZE], memoryview(salted)[hashes.KEY_SIZE :]
+    end = len(ciphertext) if length is None else skip + length
+    return aes.ctr(hashes.ssk_datakey(salt, read_key), ciphertext[skip:end], skip)

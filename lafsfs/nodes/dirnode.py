@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lafsfs.mutable.servermap import Version
     from lafsfs.nodes.edits import Edit, Outcome
     from lafsfs.nodes.filenode import FileNode
+    from lafsfs.nodes.health import Health
 
 THREAD_SIZE = 64 << 10  # bytes of table from which parsing takes longer than a thread hop is worth
 JUST_LOOKED = 1.0  # seconds: the version asked for a moment ago need not be asked for again
@@ -88,6 +89,10 @@ class DirectoryNode:
         if not self.can_write:
             raise ReadOnlyCapabilityError("the capability of this directory reads only")
 
+    def health(self) -> Health | None:
+        """The shares of the table seen so far; ``None`` if there are none, or nobody looked."""
+        return self._backing.health()
+
     @property
     def latest(self) -> Listing | None:
         """The listing last seen, however old, without asking anybody."""
@@ -102,11 +107,11 @@ class DirectoryNode:
             NotEnoughSharesError: the table cannot be read.
             FormatError: the table breaks the format.
         """
-        if self._listing is not None and (self._is_fresh(max_age) or self._may_lag(max_age)):
+        if self._listing is not None and (self.is_fresh(max_age) or self._may_lag(max_age)):
             return self._listing
         started = trio.current_time()
         async with self._lock:
-            if self._listing is not None and (self._is_fresh(max_age) or self._read_at >= started):
+            if self._listing is not None and (self.is_fresh(max_age) or self._read_at >= started):
                 return self._listing  # somebody read it while we waited
             return await self._refresh()
 
@@ -133,7 +138,10 @@ class DirectoryNode:
             listing = await self._admit(contents, batch.table_of(contents), started)
             return EditResult(listing, batch.outcomes)
 
-    def _is_fresh(self, max_age: float | None) -> bool:
+    def is_fresh(self, max_age: float | None) -> bool:
+        """Whether :meth:`latest` is no older than that many seconds, ``None`` for any age."""
+        if self._listing is None:
+            return False
         if max_age is None or not self.is_mutable:
             return True
         return trio.current_time() - self._read_at <= max_age and max_age > 0

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from lafsfs.errors import ReadOnlyCapabilityError
+from lafsfs.nodes.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lafsfs.cache.segments import Prefetch
     from lafsfs.caps import (
         Cap,
         CHKCap,
@@ -47,6 +49,18 @@ class FileNode(Protocol):
             NotEnoughSharesError: too few good shares can be reached.
         """
 
+    def prefetch(self, offset: int, size: int) -> Prefetch | None:
+        """Start to fetch a range that is likely to be read; ``None`` if nothing is to be done.
+
+        Returns at once. What is returned stands for the interest, until it is cancelled.
+        """
+
+    def explanation(self) -> str:
+        """What a read that is under way waits for, in words; empty if nothing is known."""
+
+    def health(self) -> Health | None:
+        """The shares seen so far; ``None`` if there are none, or nobody looked."""
+
 
 class LiteralFile:
     """A file whose contents are in its capability."""
@@ -59,6 +73,15 @@ class LiteralFile:
 
     async def read(self, offset: int, size: int) -> bytes:
         return self.cap.data[offset : offset + size]
+
+    def prefetch(self, offset: int, size: int) -> None:
+        return None
+
+    def explanation(self) -> str:
+        return ""
+
+    def health(self) -> None:
+        return None
 
 
 class ImmutableFile:
@@ -73,6 +96,18 @@ class ImmutableFile:
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self._file.read(offset, size)
+
+    def prefetch(self, offset: int, size: int) -> Prefetch:
+        return self._file.prefetch(offset, size)
+
+    def explanation(self) -> str:
+        return self._file.explain()
+
+    def health(self) -> Health | None:
+        seen = self._file.health()
+        if not seen.good and not seen.bad:
+            return None
+        return Health(seen.k, seen.n, seen.good, seen.bad)
 
 
 class MutableFileNode:
@@ -95,6 +130,24 @@ class MutableFileNode:
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self._file.read(offset, size)
+
+    def prefetch(self, offset: int, size: int) -> Prefetch | None:
+        return self._file.prefetch(offset, size)
+
+    def explanation(self) -> str:
+        return self._file.explanation()
+
+    def health(self) -> Health | None:
+        version, servermap = self._file.latest, self._file.latest_map
+        if version is None or servermap is None:
+            return None
+        good: dict[str, frozenset[int]] = {}
+        bad: dict[str, frozenset[int]] = {}
+        for share in servermap.shares_of(version):
+            good[share.server.name] = good.get(share.server.name, frozenset()) | {share.shnum}
+        for wrong in servermap.bad.values():
+            bad[wrong.server.name] = bad.get(wrong.server.name, frozenset()) | {wrong.shnum}
+        return Health(version.k, version.n, good, bad)
 
     async def version(self, max_age: float = 0.0) -> Version:
         """The newest version, known for at most ``max_age`` seconds; equal versions, equal bytes.

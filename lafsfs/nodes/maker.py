@@ -39,6 +39,7 @@ from lafsfs.nodes.filenode import ImmutableFile, LiteralFile, MutableFileNode, U
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lafsfs.cache.places import PlaceMemory
     from lafsfs.caps import Cap, FileCap, MutableFormat
     from lafsfs.crypto.rsa import SigningKey
     from lafsfs.grid.broker import Broker
@@ -58,7 +59,8 @@ class Grid:
     """What reading and writing on one grid takes, for one client.
 
     ``convergence``: mixed into the keys of immutable files, so that equal files are stored once
-    among those who share it; ``None`` gives every upload a random key.
+    among those who share it; ``None`` gives every upload a random key. ``places``: where shares
+    were seen in earlier lives of the client.
     """
 
     broker: Broker
@@ -68,6 +70,7 @@ class Grid:
     segment_cache: SegmentCache
     contents_cache: ContentsCache
     convergence: bytes | None = field(repr=False)
+    places: PlaceMemory | None = None
 
 
 class NodeMaker:
@@ -168,6 +171,7 @@ class NodeMaker:
             encoding=grid.encoding,
             key=key,
             cache=grid.contents_cache,
+            segments=grid.segment_cache,
         )
         node = MutableFileNode(file)
         self._nodes[node.cap] = node
@@ -197,7 +201,8 @@ class NodeMaker:
         if isinstance(cap, LiteralCap):
             return LiteralFile(cap)
         if isinstance(cap, CHKCap):
-            return ImmutableFile(cap, CHKFile(cap, self.grid.broker, self.grid.segment_cache))
+            grid = self.grid
+            return ImmutableFile(cap, CHKFile(cap, grid.broker, grid.segment_cache, grid.places))
         if isinstance(cap, MutableWriteCap | MutableReadCap):
             return MutableFileNode(self._mutable_file(cap))
         raise BadCapabilityError(f"this {cap.kind} capability verifies and does not read")
@@ -205,7 +210,12 @@ class NodeMaker:
     def _mutable_file(self, cap: MutableWriteCap | MutableReadCap) -> MutableFile:
         grid = self.grid
         return MutableFile(
-            cap, grid.broker, grid.secrets, encoding=grid.encoding, cache=grid.contents_cache
+            cap,
+            grid.broker,
+            grid.secrets,
+            encoding=grid.encoding,
+            cache=grid.contents_cache,
+            segments=grid.segment_cache,
         )
 
 

@@ -24,7 +24,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lafsfs.errors import CallerError, LafsError
+from lafsfs.errors import CallerError, GridError, LafsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -67,6 +67,12 @@ class AttributeSpaceError(CallerError):
     """All extended attributes of one file together take more room than there is for them."""
 
     errno = _errno.ENOSPC
+
+
+class UnreadableError(GridError):
+    """The grid did not bring what was read, or not in time; says what is missing and what helps."""
+
+    errno = _errno.EIO
 
 
 class UnexpectedError(LafsError):
@@ -190,7 +196,11 @@ class VfsSettings:
 
     ``state_directory``: where the root's attributes are kept, ``None`` for nowhere.
     ``staging_directory``: made 0700 if absent; staged contents live here, sealed.
-    ``max_age``: seconds for which a directory listing is believed without asking the grid.
+    ``max_age``: seconds for which a directory listing is believed without asking the grid, and
+    between two looks at the version of a mutable file that is open; 0 always asks, and does not
+    look by itself.
+    ``deadline``: seconds until a read that the grid does not answer fails.
+    ``read_ahead``: bytes that all open files together may be read ahead.
     ``quiet``: seconds that changes of attributes wait for company before they are published.
     ``uid``, ``gid``, ``umask``: shown instead of what is stored. ``owner_uid``: whom
     ``user.lafs.cap`` and its like are shown to. ``changed``: called, never blocking, when caches
@@ -209,6 +219,8 @@ class VfsSettings:
     attr_valid: float = 1.0
     entry_valid: float = 1.0
     quiet: float = 1.0
+    deadline: float = 60.0
+    read_ahead: int = 32 << 20
     retry_first: float = 1.0
     retry_most: float = 60.0
     directory_format: str = "sdmf"  # of directories made by mkdir: sdmf or mdmf

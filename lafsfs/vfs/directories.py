@@ -86,6 +86,11 @@ class Directory:
             self._ask_again_at = trio.current_time() + min(max_age or 0.0, LONGEST_REST)
             return self.node.latest
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether any path to it is."""
+        return bool(self.inodes)
+
     def edge_at(self, parent: DirectoryInode, name: str) -> Edge | None:
         """The edge in use under ``name`` for the path that leads through ``parent``."""
         return self.edges.get((name, 0)) or self.edges.get((name, parent.number))

@@ -34,16 +34,24 @@ from lafsfs.errors import (
     GridError,
     IsADirectoryNodeError,
     LafsError,
+    NotEnoughSharesError,
     NotSupportedError,
     ReadOnlyCapabilityError,
     ServerError,
 )
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
-from lafsfs.vfs.api import BadHandleError, Changed, InvalidRequestError, Opened
+from lafsfs.vfs.api import (
+    BadHandleError,
+    Changed,
+    InvalidRequestError,
+    Opened,
+    UnreadableError,
+)
 from lafsfs.vfs.attributes import Kind
 from lafsfs.vfs.extents import merged
 from lafsfs.vfs.inodes import DirectoryInode, FileInode
+from lafsfs.vfs.readahead import Budget, Reader
 
 if TYPE_CHECKING:
     import itertools
@@ -57,6 +65,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_FILE_SIZE: Final = (1 << 63) - 1  # bytes: what a system call can address
+MAX_LISTED: Final = 20  # missing shares named in an error
 MAX_MUTABLE_SIZE: Final = 256 << 20  # bytes; a mutable file is held in memory whole to be written
 
 
@@ -68,6 +77,7 @@ class FileHandle:
     readable: bool
     writable: bool
     appends: bool
+    reader: Reader | None = None  # of a handle that reads, once it has a number
 
 
 class Files:
@@ -77,6 +87,7 @@ class Files:
         self._tree = tree
         self._numbers = numbers
         self._handles: dict[int, FileHandle] = {}
+        self._budget = Budget(tree.settings.read_ahead)
 
     # opening and closing
 
@@ -91,7 +102,7 @@ class Files:
             if handle.writable or flags & os.O_TRUNC:
                 self._require_writable(inode)
             if inode.is_mutable and not inode.is_dirty:
-                await self.learn_size(inode, max_age=0)
+                await self._look_at(inode)
             if flags & os.O_TRUNC:
                 await self.truncate(inode, 0)
             return self.enter(handle)
@@ -105,6 +116,8 @@ class Files:
         inode.opened_epoch = inode.epoch
         number = next(self._numbers)
         self._handles[number] = handle
+        if handle.readable:
+            handle.reader = Reader(self._budget)
         return Opened(number, keep_cache=keep)
 
     async def release(self, number: int) -> None:
@@ -113,6 +126,8 @@ class Files:
         if handle is None:
             raise BadHandleError("this handle is closed")
         inode = handle.inode
+        if handle.reader is not None:
+            handle.reader.stop()
         inode.opens -= 1
         inode.writers -= handle.writable
         if not inode.opens:
@@ -124,11 +139,25 @@ class Files:
     # reading and writing
 
     async def read(self, number: int, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end."""
+        """Up to ``size`` bytes, fewer only at the end.
+
+        Raises:
+            UnreadableError: the grid cannot bring them, or did not before the deadline.
+        """
         handle = self._handle(number)
-        if not handle.readable:
+        inode, seconds = handle.inode, self._tree.settings.deadline
+        if handle.reader is None:
             raise BadHandleError("this handle is not open for reading")
-        return await self.contents(handle.inode, offset, size)
+        if inode.staged is None:
+            handle.reader.reading(self._node(inode), offset, size, inode.size)
+        try:
+            with trio.move_on_after(seconds):
+                return await self.contents(inode, offset, size)
+        except NotEnoughSharesError as error:
+            raise UnreadableError(told(str(error), inode.node)) from error
+        waits_for = "" if inode.node is None else inode.node.explanation()
+        why = f"no data within {seconds:g} s: {waits_for or 'no server answers'}"
+        raise UnreadableError(told(why, inode.node))
 
     async def contents(self, inode: FileInode, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of a file as it is now, staged or on the grid."""
@@ -179,6 +208,15 @@ class Files:
             inode.epoch += 1
             self._tree.tell(Changed(inode.number, contents=True))
         inode.known_version, inode.known_size = version, version.data_length
+
+    async def _look_at(self, inode: FileInode) -> None:
+        """Learn what is newest; what was seen before must do while the grid is away."""
+        try:
+            await self.learn_size(inode, max_age=0)
+        except (GridError, ServerError) as error:
+            if inode.known_version is None:
+                raise
+            log.info("a mutable file is opened as last seen: %s", error)
 
     async def try_learn_size(self, inode: FileInode) -> None:
         """As :meth:`learn_size`, for those who can do without."""
@@ -307,6 +345,18 @@ class Files:
         mutable = isinstance(inode, FileInode) and inode.is_mutable
         if size > (MAX_MUTABLE_SIZE if mutable else MAX_FILE_SIZE):
             raise FileTooBigError("the file would be too big")
+
+
+def told(why: str, node: FileNode | None) -> str:
+    """Why a read failed, with what is missing and what would help."""
+    seen = None if node is None else node.health()
+    unseen = [] if seen is None else sorted(seen.missing)[:MAX_LISTED]
+    missing = ", ".join(map(str, unseen))
+    return (
+        why
+        + (f"; not seen: share{'s' * (len(unseen) > 1)} {missing}" if missing else "")
+        + "; it can be read again as soon as more of the servers that hold its shares are back"
+    )
 
 
 def handle_of(inode: FileInode, flags: int) -> FileHandle:

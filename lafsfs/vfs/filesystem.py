@@ -8,7 +8,8 @@
       Readdir                  open directories
 
 Tasks in the nursery: one publisher for each directory with pending work, one retry for each file
-whose contents could not be brought to the grid. Both end by themselves. Leaving the context cancels
+whose contents could not be brought to the grid, tables being fetched ahead, which all end by
+themselves; and the watch over open mutable files. Leaving the context cancels
 them, so :meth:`FileSystem.drain` first.
 """
 
@@ -33,6 +34,7 @@ from lafsfs.vfs.renaming import Renaming
 from lafsfs.vfs.rootfile import RootFile
 from lafsfs.vfs.staging import StagingArea
 from lafsfs.vfs.tree import Tree
+from lafsfs.vfs.watch import watch_open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
@@ -80,7 +82,10 @@ async def open_filesystem(
         inode = DirectoryInode(ROOT_INODE, posix, directory)
         directory.inodes[ROOT_INODE] = inode
         tree.table.add(inode)
-        yield FileSystem(tree, root_file, broker)
+        fs = FileSystem(tree, root_file, broker)
+        if settings.max_age > 0:
+            nursery.start_soon(fs.watch)
+        yield fs
         nursery.cancel_scope.cancel()
 
 
@@ -233,6 +238,10 @@ class FileSystem:
         await self._files.release(handle)
 
     # the whole
+
+    async def watch(self) -> None:
+        """Notice what others write to files that are open; for ever."""
+        await watch_open_files(self._tree, self._files, self._tree.settings.max_age)
 
     async def drain(self) -> tuple[LafsError, ...]:
         """Bring everything pending to the grid; an error for each inode that could not be."""

@@ -5,8 +5,9 @@ but ``fsync``, ``fsyncdir`` and whoever publishes the directory next. The root's
 local file.
 
 ``user.lafs.*`` names are computed: ``cap``, ``readcap``, ``verifycap``, ``kind``. They are shown to
-the mount's owner alone, since a capability is all it takes to read or change the object, and are
-not listed, so that copying a file with its attributes does not copy its capabilities.
+the mount's owner alone, since a capability is all it takes to read or change the object. ``health``
+may cost a question to every server, so everybody may ask for it. None of them is listed: copying a
+file with its attributes neither copies its capabilities nor asks the servers.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.caps import UnknownCap
+from lafsfs.caps import CHKCap, DirectoryCap, UnknownCap
 from lafsfs.errors import (
     IsADirectoryNodeError,
     NoSuchAttributeError,
     NotPermittedError,
 )
+from lafsfs.grid.api import ShareKind
+from lafsfs.nodes.filenode import UnknownNode
+from lafsfs.nodes.health import look
 from lafsfs.vfs import acl
 from lafsfs.vfs.api import (
     BLOCK_SIZE,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from lafsfs.vfs.tree import Tree
 
 COMPUTED: Final = b"user.lafs."
+HEALTH: Final = COMPUTED + b"health"
 SPACE_AGE: Final = 5.0  # seconds that an answer about space is good for; df asks several times
 _FILES: Final = 1 << 32  # how many files there can be, for programs that want to know
 
@@ -64,6 +69,7 @@ class Metadata:
         with inode.pinned():
             await tree.refresh(inode)
             if isinstance(inode, DirectoryInode):
+                tree.prefetch.used(inode.directory)
                 await inode.directory.learn_newest_link(tree.settings.max_age)
             elif isinstance(inode, FileInode) and inode.is_mutable and not inode.is_dirty:
                 await self._files.try_learn_size(inode)
@@ -114,10 +120,12 @@ class Metadata:
     # extended attributes
 
     async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
-        """The value of an extended attribute, from memory."""
+        """The value of an extended attribute, from memory; only ``user.lafs.health`` may wait."""
         inode = self._tree.table[ino]
         await trio.lowlevel.checkpoint()
-        if name.startswith(COMPUTED):
+        if name == HEALTH:
+            value = await self._health(inode)
+        elif name.startswith(COMPUTED):
             value = self._computed(inode, caller).get(name)
         else:
             value = inode.posix.xattrs.get(name)
@@ -178,6 +186,21 @@ class Metadata:
             b"kind": cap.kind,
         }
         return {COMPUTED + key: text.encode() for key, text in texts.items() if text}
+
+    async def _health(self, inode: Inode) -> bytes | None:
+        """What is known of the shares; the servers are asked if that is nothing."""
+        cap, maker = inode.cap, self._tree.maker
+        if cap is None or isinstance(cap, UnknownCap) or cap.storage_index is None:
+            return None
+        node = maker.node(cap)
+        seen = None if isinstance(node, UnknownNode) else node.health()
+        if seen is None:
+            file = cap.backing if isinstance(cap, DirectoryCap) else cap
+            is_chk = isinstance(file, CHKCap)
+            k, n = (file.k, file.n) if isinstance(file, CHKCap) else (0, 0)
+            kind = ShareKind.IMMUTABLE if is_chk else ShareKind.MUTABLE
+            seen = await look(self._broker, kind, cap.storage_index, k, n)
+        return seen.text.encode()
 
     # space
 

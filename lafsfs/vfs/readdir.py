@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.vfs.api import BadHandleError, DirectoryEntry
+from lafsfs.vfs.inodes import DirectoryInode
 from lafsfs.vfs.tree import shown_name
 
 if TYPE_CHECKING:
     import itertools
     from collections.abc import AsyncGenerator, Sequence
 
-    from lafsfs.vfs.inodes import DirectoryInode, Edge
+    from lafsfs.vfs.inodes import Edge
     from lafsfs.vfs.tree import Tree
 
 STEPS: Final = 32  # entries between two checkpoints: about 2 ms, even if all metadata is new
@@ -46,6 +47,7 @@ class Readdir:
         """A handle on the names as they are now."""
         inode = self._tree.directory_inode(ino)
         handle = DirectoryHandle(inode)
+        self._tree.prefetch.used(inode.directory)
         with inode.pinned():
             await self._take_names(handle)
             inode.opens += 1
@@ -56,8 +58,10 @@ class Readdir:
     async def readdir(self, number: int, start: int) -> AsyncGenerator[DirectoryEntry, None]:
         """The entries from ``start`` on."""
         handle = self._handle(number)
+        directory, prefetch = handle.inode.directory, self._tree.prefetch
         if start == 0:
             await self._take_names(handle)
+            prefetch.begin(directory)
         for position in range(start, len(handle.names)):
             if position % STEPS == 0:
                 await trio.lowlevel.checkpoint()
@@ -68,6 +72,8 @@ class Readdir:
                 with edge.inode.pinned():
                     attributes = self._tree.present(edge.inode)
                     yield DirectoryEntry(shown_name(edge), attributes, position + 1)
+                if isinstance(edge.inode, DirectoryInode):
+                    prefetch.handed_out(directory, edge.inode.directory)
             finally:
                 self._tree.table.drop_if_idle(edge.inode)
 

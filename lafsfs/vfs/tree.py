@@ -43,6 +43,7 @@ from lafsfs.vfs.inodes import (
     LoopInode,
 )
 from lafsfs.vfs.names import local_name, stored_name
+from lafsfs.vfs.prefetch import TablePrefetch
 from lafsfs.vfs.presenting import attributes_of
 from lafsfs.vfs.publisher import Publisher
 
@@ -73,6 +74,7 @@ class Tree:
         self.nursery = nursery
         self.area = area
         self.table = InodeTable()
+        self.prefetch = TablePrefetch(nursery, settings.max_age)
         self.defaults = Defaults(settings.owner_uid, settings.owner_gid)
         self._directories: WeakValueDictionary[Cap, Directory] = WeakValueDictionary()
 

@@ -113,6 +113,10 @@ def test_encoding_overrides(
         ("[encoding]\nneeded = 'many'", "encoding.needed must be"),
         ("[encoding]\nconvergence = 'sometimes'", "one of client, random"),
         ("[mount]\noptions = 5", "mount.options must be"),
+        ("[cache]\ndisk = -1", "cache.disk must be"),
+        ("[cache]\ndisk = true", "cache.disk must be"),
+        ("[cache]\ndisk = '1 pound'", "cache.disk must be"),
+        ("[cache]\nmemory = '1M'", "cache.memory must be at least"),
         ("encoding = 5", "unknown setting 'encoding'"),
     ],
 )
@@ -122,6 +126,24 @@ def test_bad_files_are_named(places: Places, text: str, fault: str) -> None:
         load_config(places, {})
     assert fault in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("5000", 5000), ("512M", 512 << 20), ("2 GiB", 2 << 30), ("1t", 1 << 40)],
+)
+def test_sizes(places: Places, text: str, size: int) -> None:
+    write(places, f"[cache]\ndisk = {text!r}")
+    assert load_config(places, {}).cache_disk == size
+    assert load_config(places, {"LAFSFS_CACHE_DISK": "7G"}).cache_disk == 7 << 30
+
+
+def test_caches(places: Places) -> None:
+    caches = settings_of(load_config(places, {})).caches
+    assert (caches.disk, caches.directory) == (None, places.state / "cache")
+    write(places, "[cache]\nmemory = '16M'\ndisk = 0")
+    caches = settings_of(load_config(places, {})).caches
+    assert (caches.memory, caches.disk) == (16 << 20, 0)
 
 
 def test_a_file_that_is_not_text(places: Places) -> None:
@@ -245,3 +267,6 @@ def test_places_follow_the_environment(tmp_path: Path) -> None:
     assert found.config == tmp_path
     assert found.state == Path("~/state").expanduser()
     assert found.data.is_absolute()
+    assert found.cache is None  # below the state
+    assert Places.find({"LAFSFS_CACHE_DIR": "/c", "LAFSFS_STATE_DIR": "/s"}).cache == Path("/c")
+    assert str(Places.find({}).cache).endswith("lafsfs")

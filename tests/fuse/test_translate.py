@@ -12,7 +12,7 @@ import trio
 
 from lafsfs import errors
 from lafsfs.errors import LafsError
-from lafsfs.fuse.translate import scrubbed, to_fuse_error
+from lafsfs.fuse.translate import QUIET, Repeats, scrubbed, to_fuse_error
 
 CLASSES = [
     item
@@ -80,3 +80,19 @@ def test_scrubbing_leaves_words_alone():
     assert scrubbed(text) == text
     for secret in (SECRET, f"'{SECRET}'", SECRET.split(":")[2], "ro.URI:LIT:abc", "pb://x@y"):
         assert scrubbed(f"x {secret} y").replace("'", "").startswith("x <redacted>")
+
+
+def test_one_trouble_is_told_once_a_minute():
+    now = 0.0
+    repeats = Repeats(lambda: now)
+
+    def passes(message, level=logging.WARNING):
+        return repeats.filter(logging.LogRecord("x", level, "x.py", 1, message, (), None))
+
+    assert passes("read: no shares")
+    assert not passes("read: no shares")
+    assert not passes("read: shares no")  # reasons come in any order
+    assert passes("read: other shares")
+    assert passes("read: no shares", logging.ERROR)
+    now += QUIET + 1
+    assert passes("read: no shares")

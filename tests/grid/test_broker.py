@@ -10,6 +10,7 @@ import trio
 from lafsfs.caps import MutableFormat
 from lafsfs.crypto import hashes
 from lafsfs.errors import NotHappyError
+from lafsfs.grid import broker
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.broker import Broker, Space
 from lafsfs.grid.encoding import Encoding
@@ -66,6 +67,77 @@ async def test_behaviour_is_remembered_and_forgiven(autojump_clock):
     assert grid.health(server).failures == 0
     assert grid.health(server).latency == pytest.approx(2.5)
     assert grid.servers_for(SI) == Broker(grid.servers).servers_for(SI)
+
+
+async def test_an_answer_is_overdue_by_what_is_usual_for_its_server():
+    grid = fake_grid(3)
+    quick, slow, unknown = grid.servers
+    assert grid.overdue_after(quick, 0) == broker.UNKNOWN_OVERDUE
+    assert grid.expected(quick, 0) is None
+    grid.note_success(quick, 0.001)
+    assert grid.overdue_after(quick, 0) == broker.SOONEST_OVERDUE
+    assert grid.overdue_after(unknown, 0) == broker.SOONEST_OVERDUE
+    grid.note_success(slow, 2.0)
+    assert grid.overdue_after(slow, 0) == 6.0  # the first answer says nothing of how they vary
+    assert grid.overdue_after(unknown, 0) == 6.0  # it may be as slow as the slowest
+    for _ in range(50):
+        grid.note_success(slow, 2.0)
+    assert grid.overdue_after(slow, 0) == pytest.approx(4.0)  # but never sooner than twice
+    for latency in (1.0, 3.0) * 20:
+        grid.note_success(slow, latency)
+    assert 5.0 < grid.overdue_after(slow, 0) < 7.0
+    assert grid.expected(slow, 0) == pytest.approx(2.0, abs=0.2)
+
+
+async def test_large_answers_are_judged_by_their_pace():
+    grid = fake_grid(1)
+    (server,) = grid.servers
+    megabyte = 1 << 20
+    assert grid.overdue_after(server, megabyte) == (
+        broker.UNKNOWN_OVERDUE + megabyte / broker.UNKNOWN_RATE
+    )
+    grid.note_success(server, 1.0)
+    assert grid.overdue_after(server, megabyte) == 3.0 + megabyte / broker.UNKNOWN_RATE
+    for _ in range(50):
+        grid.note_success(server, 10.0, megabyte)
+    assert grid.overdue_after(server, megabyte) == pytest.approx(20.0)
+    assert grid.overdue_after(server, 2 * megabyte) == pytest.approx(40.0)
+    assert grid.expected(server, megabyte // 2) == pytest.approx(5.0)
+    assert grid.overdue_after(server, 0) == 3.0
+    assert grid.health(server).latency == 1.0
+
+
+async def test_who_is_late_is_in_doubt_until_it_carries_something_again(autojump_clock):
+    grid = fake_grid(1)
+    (server,) = grid.servers
+    assert not grid.take_probe(server)
+    grid.note_late(server)
+    grid.note_late(server)  # with another answer, in the same pause
+    assert grid.health(server).lates == 1
+    assert grid.is_doubtful(server)
+    assert not grid.is_backing_off(server)  # it did not fail
+    waits = []
+    for _ in range(8):
+        waits.append(grid.health(server).retry_at - trio.current_time())
+        assert not grid.take_probe(server)
+        await trio.sleep(waits[-1])
+        assert grid.take_probe(server)
+    assert waits == [1, 1, 2, 4, 8, 16, 32, 60]
+    grid.note_success(server, 0.1)  # it answers a small question, but does it read?
+    assert grid.is_doubtful(server)
+    grid.note_success(server, 0.1, 100)
+    assert not grid.is_doubtful(server)
+
+
+async def test_who_fails_is_in_doubt_until_it_answers_again(autojump_clock):
+    grid = fake_grid(1)
+    (server,) = grid.servers
+    grid.note_failure(server)
+    await trio.sleep(3600)
+    assert grid.is_doubtful(server)
+    assert grid.take_probe(server)
+    grid.note_success(server, 0.1)
+    assert not grid.is_doubtful(server)
 
 
 async def test_space_is_the_sum_of_those_that_answer():

@@ -4,11 +4,14 @@ The virtual clock runs on while a worker thread works, so tests that look at it 
 enough to be hashed without one.
 """
 
+import gc
+
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lafsfs.cache.segments import Segment
 from lafsfs.caps import CHKCap, CHKVerifyCap
 from lafsfs.errors import FormatError, NotEnoughSharesError
 from lafsfs.formats.chk import plan_layout
@@ -127,6 +130,7 @@ async def test_a_small_file_is_one_request_per_share(autojump_clock):
 
 async def test_other_segment_sizes_cost_the_first_read_one_round_trip_more(autojump_clock):
     # 128 KiB segments, as clients made them for many years
+    autojump_clock.autojump_threshold = 0.02  # while threads hash, time does not go on
     data = golden_data.generated("old", 1_000_000)
     servers, broker, cap = await stored(4, data, Encoding(3, 3, 4, max_segment_size=128 << 10))
     for server in servers:
@@ -136,7 +140,7 @@ async def test_other_segment_sizes_cost_the_first_read_one_round_trip_more(autoj
         assert await file.read(500_000, 5) == data[500_000:500_005]
         first = trio.current_time()
         assert await file.read(0, 1_000_000) == data
-        assert trio.current_time() == first + 7.0  # the other segments
+        assert trio.current_time() == first + 1.0  # the other segments, in two runs
     assert first == 3.0  # list; header; then by its hint UEB, hashes and block together
 
 
@@ -206,7 +210,7 @@ async def test_a_share_at_two_servers_is_read_at_one():
         first.calls.clear()
         second.calls.clear()
         assert await file.read(0, 100_000) == CONTENTS
-    assert first.count("read_share") + second.count("read_share") == 2 * 9
+    assert [first.count("read_share"), second.count("read_share")] == [1, 1]  # nine blocks each
 
 
 async def test_servers_that_have_been_failing_are_asked_last():
@@ -274,10 +278,11 @@ async def test_an_overdue_share_gets_a_spare_and_may_still_win(autojump_clock):
         slow, _, spare, last = holders_in_order(servers, broker, cap)
         start = trio.current_time()
         slow.delay = 7.0
-        spare.delay = 20.0
+        spare.delay = last.delay = 20.0
         assert await file.read(20_000, 10) == CONTENTS[20_000:20_010]
-        assert trio.current_time() == start + 7.0  # though the spare was asked after 5 s
-        assert spare.count("read_share") + last.count("read_share") >= 1
+        assert trio.current_time() == start + 7.0
+        asked = {call.time - start for call in spare.calls + last.calls if call.time > start}
+        assert asked == {0.5, 1.5}  # the second is a spare for the first
 
 
 async def test_a_spare_wins_against_a_server_that_hangs(autojump_clock):
@@ -289,7 +294,7 @@ async def test_a_spare_wins_against_a_server_that_hangs(autojump_clock):
         holders_in_order(servers, broker, cap)[0].hang()
         holders_in_order(servers, broker, cap)[1].hang()
         assert await file.read(20_000, 10) == CONTENTS[20_000:20_010]
-        assert trio.current_time() == start + 5.0
+        assert trio.current_time() == start + 0.5
 
 
 async def test_a_server_that_hangs_is_waited_for_once_and_not_for_every_segment(autojump_clock):
@@ -301,7 +306,7 @@ async def test_a_server_that_hangs_is_waited_for_once_and_not_for_every_segment(
         hanging = holders_in_order(servers, broker, cap)[0]
         hanging.hang()
         assert await file.read(10_000, 90_000) == CONTENTS[10_000:]
-        assert trio.current_time() == start + 5.0
+        assert trio.current_time() == start + 0.5  # one overdue interval
 
 
 async def test_a_server_that_was_late_is_tried_again_a_while_later(autojump_clock):
@@ -336,7 +341,7 @@ async def test_two_shares_of_one_server_are_taken_when_the_other_is_overdue(auto
     servers[0].hang()
     async with SegmentCache.open() as cache:
         assert await CHKFile(cap, broker, cache).read(0, 10) == CONTENTS[:10]
-    assert trio.current_time() == 5.0
+    assert trio.current_time() == 0.5  # what the other took, or what a busy machine may take
 
 
 async def test_when_nobody_answers_there_is_an_end(autojump_clock):
@@ -372,8 +377,8 @@ async def test_corrupt_shares_are_reported_once_and_routed_around():
         assert await file.read(0, 100_000) == CONTENTS
         await trio.testing.wait_all_tasks_blocked()
     assert [advice[1:3] for advice in bad.advisories] == [(cap.storage_index, 0)]
-    # only block 0 is bad: the others were used, and block 0 was not asked for again
-    assert bad.count("read_share") == calls + 9
+    # only block 0 is bad, but others will do for all of the file
+    assert bad.count("read_share") == calls == 2
 
 
 async def test_every_share_has_a_bad_block_and_the_file_is_read_all_the_same():
@@ -469,7 +474,7 @@ class LyingEncoder(Encoder):
 
 
 async def test_a_file_that_was_stored_wrongly_is_found_out():
-    geometry = CHKGeometry.plan(1000, 2, 2, 500)
+    geometry = CHKGeometry.plan(1000, 2, 3, 500)
     cap, shares = encoded(LyingEncoder(bytes(16), geometry), CONTENTS)
     server, broker = grid_with(cap, shares)
     async with SegmentCache.open() as cache:
@@ -554,7 +559,7 @@ async def test_a_fetch_that_nobody_waits_for_is_cancelled(autojump_clock):
         assert sum(server.count() for server in servers) > calls
 
 
-async def test_servers_not_heard_out_are_asked_again(autojump_clock):
+async def test_late_answers_are_welcome(autojump_clock):
     servers, broker, cap = await stored()
     for server in servers[1:]:
         server.delay = 1.0
@@ -562,8 +567,10 @@ async def test_servers_not_heard_out_are_asked_again(autojump_clock):
         file = CHKFile(cap, broker, cache)
         with trio.move_on_after(0.5):
             await file.read(0, 10)
+        await trio.sleep(1.0)
+        assert file.health().good_shares == 4
         assert await file.read(0, 10) == CONTENTS[:10]
-    assert [server.count("list_shares") for server in servers] == [1, 2, 2, 2]
+    assert [server.count("list_shares") for server in servers] == [1, 1, 1, 1]
 
 
 async def test_many_segments_at_once(autojump_clock):
@@ -594,3 +601,23 @@ async def test_files_of_one_capability_share_the_cache():
         assert await again.read(0, 100_000) == CONTENTS
         # the new object learns the segment size with its first miss, which is all it asks
         assert sum(server.count("read_share") for server in servers) <= 2 * 4
+
+
+async def test_what_was_read_does_not_wait_for_the_garbage_collector():
+    _, broker, cap = await stored()
+    async with SegmentCache.open(20_000) as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        gc.collect()
+        gc.disable()
+        try:
+            prefetch = file.prefetch(0, 100_000)
+            assert await file.read(0, 100_000) == CONTENTS
+            prefetch.cancel()
+            del prefetch
+            for offset in range(0, 100_000, 10_000):
+                await file.read(offset, 10)
+            alive = [thing for thing in gc.get_objects() if isinstance(thing, Segment)]
+        finally:
+            gc.enable()
+    assert len(alive) <= 2 + 1  # what the cache has room for, and the newest

@@ -5,8 +5,8 @@ import threading
 import pytest
 import trio
 
+from lafsfs.grid.cpu import INLINE_LIMIT, work_on
 from lafsfs.immutable import BytesSource, SourceChangedError, open_source
-from lafsfs.immutable.cpu import INLINE_LIMIT, work_on
 from lafsfs.immutable.source import read_exactly
 
 

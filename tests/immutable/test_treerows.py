@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lafsfs.crypto.hashes import block_hash
 from lafsfs.crypto.merkle import HashTree, IncompleteHashTree
-from lafsfs.immutable.treerows import ROW_LEVELS, rows_to
+from lafsfs.immutable.treerows import ROW_LEAVES, ROW_LEVELS, rows_over, rows_to
 
 
 @given(st.data())
@@ -52,3 +52,22 @@ def test_rows_are_few_and_short(count, data):
 def test_no_rows_to_a_leaf_that_is_not_there(leaf, count):
     with pytest.raises(ValueError, match="leaf"):
         list(rows_to(leaf, count))
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_the_rows_over_a_run_are_those_to_each_of_its_leaves_top_down(data):
+    count = data.draw(st.integers(1, 70_000))
+    start = data.draw(st.integers(0, count - 1))
+    run = range(start, min(count, start + data.draw(st.integers(1, ROW_LEAVES))))
+    rows = rows_over(run, count)
+    assert {row.start for row in rows} == {
+        row.start for leaf in (run[0], run[len(run) // 2], run[-1]) for row in rows_to(leaf, count)
+    }
+    assert rows == sorted(rows, key=lambda row: row.start)
+
+
+def test_a_run_has_an_end():
+    for run in (range(0), range(ROW_LEAVES + 1)):
+        with pytest.raises(ValueError, match="a run of"):
+            rows_over(run, 1000)

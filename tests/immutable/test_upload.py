@@ -9,10 +9,10 @@ from lafsfs.caps import CHKCap
 from lafsfs.crypto.hashes import chk_storage_index
 from lafsfs.errors import GridFullError, NotHappyError
 from lafsfs.grid.api import ShareKind
+from lafsfs.grid.asking import PATIENCE
 from lafsfs.grid.broker import Broker
 from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, SourceChangedError, upload
-from lafsfs.immutable.asking import PATIENCE
 from lafsfs.immutable.shareholders import STRAGGLING
 from tests import golden_data
 from tests.fakes import FakeServer

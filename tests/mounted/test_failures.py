@@ -254,7 +254,13 @@ def test_storage_that_is_something_else(grid, tmp_path):
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["nonsense", "uid=me", "umask=9", "umask=1000", "gid=", "uid=-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("nonsense", "uid=me", "umask=9", "umask=1000", "gid=", "uid=-1"),
+        *("deadline=", "deadline=0", "deadline=-1", "deadline=soon", "refresh=1e3", "refresh=inf"),
+    ],
+)
 def test_options_that_do_not_exist(text):
     with pytest.raises(UsageError):
         MountOptions.parse(text)
@@ -265,6 +271,8 @@ def test_options_that_do():
     assert options == MountOptions(
         read_only=True, uid=1, gid=2, umask=0o022, kernel=frozenset({"nodev"})
     )
+    slow = MountOptions.parse("deadline=300,refresh=0.5")
+    assert (slow.deadline, slow.refresh) == (300, 0.5)
     assert options.for_fuse() == {
         "default_permissions",
         "fsname=lafsfs",

@@ -13,13 +13,21 @@ from hypothesis import strategies as st
 
 from lafsfs.caps import MutableFormat, MutableWriteCap
 from lafsfs.crypto import hashes
+from lafsfs.crypto.merkle import HashTree
 from lafsfs.errors import FormatError, HashMismatchError
 from lafsfs.formats.slot import parse_share, parse_slot_header
 from lafsfs.grid.happiness import happiness
 from lafsfs.mutable.encode import EncodedVersion, SlotKeys, encode_version
 from lafsfs.mutable.plan import ABSENT, by_server, plan_targets
 from lafsfs.mutable.servermap import BadShare, MappedShare, Mode, ServerMap, rank
-from lafsfs.mutable.verify import SlotVerifier, check_blocks, decode_segment, open_private_key
+from lafsfs.mutable.verify import (
+    SlotVerifier,
+    VerifiedTrees,
+    check_root,
+    decrypted,
+    open_private_key,
+    salted_ciphertext,
+)
 from tests.fakes import fake_servers
 
 if TYPE_CHECKING:
@@ -39,15 +47,22 @@ def checked(encoded: EncodedVersion, shnum: int) -> list[bytes]:
     share = parse_share(encoded.shares[shnum])
     blocks = share.prefix.geometry.split_blocks(share.share_data, 0)
     chain = encoded.header.sections.share_hash_chain
-    check_blocks(
-        encoded.version,
-        shnum,
-        encoded.shares[shnum][chain.offset : chain.end],
-        None,
-        0,
-        blocks,
-    )
+    check_whole(encoded.version, shnum, encoded.shares[shnum][chain.offset : chain.end], blocks)
     return blocks
+
+
+def check_whole(version, shnum, chain, blocks):
+    """As a retrieve of the whole file does."""
+    check_root(version, shnum, chain, HashTree([hashes.block_hash(b) for b in blocks]).root)
+
+
+def check_part(version, shnum, chain, tree, first, blocks):
+    """As a retrieve of some segments does."""
+    trees = VerifiedTrees(version)
+    assert not trees.knows(shnum)
+    trees.admit(shnum, trees.verified(shnum, chain, tree))
+    assert trees.knows(shnum)
+    trees.check(shnum, first, [hashes.block_hash(block) for block in blocks])
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,7 +94,10 @@ def test_any_k_shares_give_the_contents_back(
     blocks = {shnum: checked(encoded, shnum) for shnum in chosen}
     read_key = hashes.ssk_readkey(slot.write_key)
     plain = [
-        decode_segment(version, segment, {s: b[segment] for s, b in blocks.items()}, read_key)
+        decrypted(
+            salted_ciphertext(version, segment, {s: b[segment] for s, b in blocks.items()}),
+            read_key,
+        )
         for segment in range(version.geometry.num_segments)
     ]
     assert b"".join(plain) == contents
@@ -106,7 +124,7 @@ def test_a_part_is_checked_through_the_stored_tree(keys: list[SigningKey]) -> No
     tree = data[sections.block_hash_tree.offset : sections.block_hash_tree.end]
     span = encoded.header.blocks_span(1, 2)
     blocks = encoded.version.geometry.split_blocks(data[span.offset : span.end], 1)
-    check_blocks(encoded.version, 1, chain, tree, 1, blocks)
+    check_part(encoded.version, 1, chain, tree, 1, blocks)
     for wrong in (
         (0, chain, tree, 1, blocks),
         (1, chain, tree, 0, blocks),
@@ -115,7 +133,7 @@ def test_a_part_is_checked_through_the_stored_tree(keys: list[SigningKey]) -> No
         (1, chain, tree, 1, [blocks[0], blocks[1][:-1] + b"?"]),
     ):
         with pytest.raises(FormatError):
-            check_blocks(encoded.version, *wrong)
+            check_part(encoded.version, *wrong)
 
 
 @settings(max_examples=100, deadline=None)
@@ -136,7 +154,7 @@ def test_any_flipped_byte_is_noticed_or_does_not_matter(
         span = header.blocks_span(0, header.geometry.num_segments)
         blocks = header.geometry.split_blocks(data[span.offset : span.end], 0)
         chain = data[sections.share_hash_chain.offset : sections.share_hash_chain.end]
-        check_blocks(header.prefix, 0, chain, None, 0, blocks)
+        check_whole(header.prefix, 0, chain, blocks)
         assert header.prefix == encoded.version
         assert blocks == checked(encoded, 0)
         private = data[sections.enc_privkey.offset : sections.enc_privkey.end]

@@ -52,7 +52,7 @@ async def ask(
     try:
         with trio.move_on_after(limit):
             answer = await verb()
-            broker.note_success(server, trio.current_time() - asked_at)
+            broker.note_success(server, trio.current_time() - asked_at, size)
             return answer
         raise ServerUnavailableError(f"{server.name} did not answer within {limit:.0f} s")
     except (ServerUnavailableError, ProtocolError) as error:

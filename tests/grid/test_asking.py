@@ -7,7 +7,7 @@ import trio
 
 from lafsfs.errors import NoSuchShareError, NotHappyError, ServerUnavailableError
 from lafsfs.grid.api import ShareKind
-from lafsfs.immutable.asking import SLOWEST_RATE, ask, plain_errors
+from lafsfs.grid.asking import SLOWEST_RATE, ask, plain_errors
 from tests.immutable.grids import empty_grid
 
 INDEX = bytes(16)

@@ -1,0 +1,553 @@
+"""Scenarios of reading, on the virtual clock: exact times, and exact counts of what was asked.
+
+The grid: five servers with one share each, 3-of-5, and a file of ten segments whose blocks are
+small enough to be hashed without a worker thread. Every answer takes :data:`RTT` unless a scenario
+says otherwise. Before each scenario the file may have been read a little (*warm*): then geometry,
+hashes and places are known, and so is how long servers take to answer.
+
+    overdue interval of a server that always took RTT for a small answer: see ``overdue()``
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from lafsfs.cache.places import PlaceMemory, Places
+from lafsfs.errors import NotEnoughSharesError
+from lafsfs.grid.api import ShareKind
+from lafsfs.grid.broker import Broker
+from lafsfs.grid.encoding import Encoding
+from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, upload
+from tests import golden_data
+from tests.fakes import fake_servers
+from tests.immutable.grids import SECRETS
+
+RTT = 1.0
+SEGMENT = 3000
+SIZE = 10 * SEGMENT
+CONTENTS = golden_data.generated("scenarios", SIZE)
+K, N = 3, 5
+
+
+@dataclass
+class Stage:
+    """A file on a grid, and a reader's view of it. Servers are in order of their share numbers."""
+
+    servers: list
+    broker: Broker
+    cap: object
+    cache: SegmentCache
+    file: CHKFile | None = None
+
+    def asked(self, verb="read_share"):
+        """How often each server was asked."""
+        return [server.count(verb) for server in self.servers]
+
+    def forget_calls(self):
+        for server in self.servers:
+            server.calls.clear()
+
+    def overdue(self, number):
+        """After how long that server's answer with one block is overdue."""
+        return self.broker.overdue_after(self.servers[number], SEGMENT // K)
+
+    async def segment(self, number, file=None):
+        """Read ten bytes of a segment, and how long that took."""
+        started = trio.current_time()
+        offset = number * SEGMENT
+        assert await (file or self.file).read(offset, 10) == CONTENTS[offset : offset + 10]
+        return trio.current_time() - started
+
+    async def everything(self):
+        """Read all of the file, and how long that took."""
+        started = trio.current_time()
+        assert await self.file.read(0, SIZE) == CONTENTS
+        return trio.current_time() - started
+
+
+async def _store():
+    servers = fake_servers(N)
+    cap = await upload(
+        BytesSource(CONTENTS),
+        broker=Broker(servers),
+        secrets=SECRETS,
+        encoding=Encoding(K, N, N, max_segment_size=SEGMENT),
+        convergence=b"scenarios",
+    )
+    servers.sort(key=lambda server: min(server.held(cap.storage_index)))
+    for server in servers:
+        server.calls.clear()
+        server.delay = RTT
+    return servers, cap
+
+
+def _reader(stage, shares=None):
+    """A new reader of the file, who knows how it is cut and perhaps where its shares are."""
+    places = PlaceMemory(None, b"")
+    places.note(stage.cap.storage_index, Places(shares or {}, SEGMENT))
+    return CHKFile(stage.cap, stage.broker, stage.cache, places)
+
+
+@pytest.fixture
+async def cold():
+    """Nothing is known but the capability, and how the file is cut."""
+    servers, cap = await _store()
+    async with SegmentCache.open() as cache:
+        stage = Stage(servers, Broker(servers), cap, cache)
+        stage.file = _reader(stage)
+        yield stage
+
+
+@pytest.fixture
+async def warm(cold):
+    """The first segment has been read."""
+    await cold.segment(0)
+    await wait_all_tasks_blocked()
+    cold.forget_calls()
+    return cold
+
+
+# --- round trips ----------------------------------------------------------------------------------
+
+
+async def test_cold_is_two_round_trips(cold, autojump_clock):
+    assert await cold.segment(7) == 2 * RTT
+    assert cold.asked("list_shares") == [1] * N
+    assert sum(count > 0 for count in cold.asked()) == K
+
+
+async def test_where_places_are_known_it_is_one_round_trip(cold, autojump_clock):
+    places = {server.server_id: {shnum} for shnum, server in enumerate(cold.servers)}
+    assert await cold.segment(7, _reader(cold, places)) == RTT
+    assert cold.asked("list_shares") == [0] * N
+    assert [count > 0 for count in cold.asked()] == [True, True, True, False, False]
+
+
+async def test_places_are_noted_for_the_next_life(autojump_clock):
+    servers, cap = await _store()
+    places = PlaceMemory(None, b"")
+    async with SegmentCache.open() as cache:
+        stage = Stage(servers, Broker(servers), cap, cache)
+        await stage.segment(0, CHKFile(cap, stage.broker, cache, places))
+        await wait_all_tasks_blocked()
+    noted = places.recall(cap.storage_index)
+    assert noted == Places(
+        {server.server_id: frozenset({shnum}) for shnum, server in enumerate(servers)}, SEGMENT
+    )
+
+
+async def test_a_place_that_is_wrong_costs_its_round_trip_and_no_more(cold, autojump_clock):
+    cold.servers[0].lose(cold.cap.storage_index)
+    places = {server.server_id: {shnum} for shnum, server in enumerate(cold.servers)}
+    assert await cold.segment(5, _reader(cold, places)) == 2 * RTT
+    assert cold.asked("list_shares") == [0] * N
+
+
+async def test_a_further_segment_is_one_round_trip_and_one_range_of_each_share(
+    warm, autojump_clock
+):
+    assert await warm.segment(5) == RTT
+    assert warm.asked() == [1, 1, 1, 0, 0]  # and the primary ones
+
+
+async def test_consecutive_segments_are_one_range_of_each_share(warm, autojump_clock):
+    assert await warm.everything() == RTT
+    assert warm.asked() == [1, 1, 1, 0, 0]
+
+
+async def test_what_is_cached_costs_nothing(warm, autojump_clock):
+    await warm.everything()
+    warm.forget_calls()
+    for server in warm.servers:
+        server.down = True
+    assert await warm.everything() == 0
+    assert warm.asked() == [0] * N
+
+
+async def test_two_files_do_not_wait_for_each_other(cold, autojump_clock):
+    other = _reader(cold)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cold.segment, 1)
+        nursery.start_soon(cold.segment, 8, other)
+    assert trio.current_time() == 2 * RTT
+
+
+async def test_ten_readers_of_one_segment_are_one_fetch(cold, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(cold.segment, 3)
+    assert trio.current_time() == 2 * RTT
+    assert cold.asked("list_shares") == [1] * N
+    assert sum(count > 0 for count in cold.asked()) == K
+
+
+async def test_ten_segments_at_once_of_a_cold_file_take_no_longer_than_one(cold, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(cold.segment, number)
+    assert trio.current_time() == 2 * RTT
+    # header, first block and hashes in three ranges, then nine blocks
+    assert max(cold.asked()) <= 3 + 9
+
+
+async def test_a_thousand_random_readers(cold, autojump_clock):
+    chosen = random.Random(4)
+    times = []
+
+    async def read():
+        await trio.sleep(chosen.random() * 5)
+        times.append(await cold.segment(chosen.randrange(10)))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(1000):
+            nursery.start_soon(read)
+    assert max(times) <= 2 * RTT
+    assert sum(cold.asked()) <= K * (3 + 9)
+
+
+async def test_hashes_are_fetched_once(cold, autojump_clock):
+    spans = Counter()
+    for server in cold.servers:
+
+        def note(kind, index, shnum, offset, data, server=server):
+            spans[server.name, offset] += 1
+            return data
+
+        server.lie = note
+    for number in (9, 0, 5, 2):
+        await cold.segment(number)
+    await cold.everything()
+    assert set(spans.values()) == {1}
+
+
+# --- slow and silent ------------------------------------------------------------------------------
+
+
+async def test_a_slow_server_is_waited_for_as_long_as_it_is_not_overdue(warm, autojump_clock):
+    warm.servers[1].delay = warm.overdue(1) - 0.01
+    assert await warm.segment(5) == pytest.approx(warm.servers[1].delay)
+    assert warm.asked() == [1, 1, 1, 0, 0]
+
+
+async def test_a_spare_for_a_server_that_is_late(warm, autojump_clock):
+    interval = warm.overdue(1)
+    warm.servers[1].delay = 100 * interval
+    assert await warm.segment(5) == interval + RTT
+    assert warm.asked()[:3] == [1, 1, 1]
+    assert min(warm.asked()[3:]) == 0  # one spare is enough
+
+
+async def test_one_hung_server_costs_one_interval_once(warm, autojump_clock):
+    interval = warm.overdue(1)
+    warm.servers[1].hang()
+    assert await warm.segment(1) == interval + RTT
+    for number in range(2, 10):
+        assert await warm.segment(number) == RTT
+
+
+async def test_a_server_that_hangs_from_the_beginning_costs_nothing(cold, autojump_clock):
+    cold.servers[1].hang()
+    assert await cold.segment(1) == 2 * RTT
+    assert await cold.everything() == RTT
+
+
+async def test_a_server_that_hung_is_used_again_once_it_answers(warm, autojump_clock):
+    warm.servers[1].hang()
+    await warm.segment(1)
+    warm.servers[1].wake()
+    await trio.sleep(5)
+    await warm.segment(2)  # has it probed
+    await trio.sleep(RTT)
+    warm.forget_calls()
+    assert await warm.segment(3) == RTT
+    assert warm.asked() == [1, 1, 1, 0, 0]
+
+
+async def test_all_that_are_asked_first_hang_mid_block(warm, autojump_clock):
+    interval = warm.overdue(0)
+    for server in warm.servers[:2]:
+        server.hang()
+    assert await warm.segment(1) == interval + RTT
+    assert await warm.segment(2) == RTT
+
+
+async def test_spares_get_twice_the_time(warm, autojump_clock):
+    interval = warm.overdue(0)
+    warm.servers[0].hang()
+    warm.servers[3].hang()
+    assert await warm.segment(1) == interval + 2 * warm.overdue(3) + RTT
+
+
+async def test_overdue_is_not_failed(warm, autojump_clock):
+    interval = warm.overdue(1)
+    warm.servers[1].delay = interval + 0.5
+    for server in warm.servers[3:]:
+        server.delay = 50.0
+    assert await warm.segment(5) == interval + 0.5
+
+
+async def test_nobody_answers(warm, autojump_clock):
+    for server in warm.servers:
+        server.hang()
+    with pytest.raises(NotEnoughSharesError, match="did not answer within"):
+        await warm.segment(5)
+    assert trio.current_time() < 200
+    for server in warm.servers:
+        server.wake()
+    await trio.sleep(61)
+    assert await warm.segment(5) <= 2 * RTT
+
+
+# --- dead -----------------------------------------------------------------------------------------
+
+
+async def test_dead_servers_cost_nothing_after_the_first_read(warm, autojump_clock):
+    for server in warm.servers[:2]:
+        server.down = True
+    assert await warm.segment(1) == 2 * RTT  # found out, and replaced
+    for number in range(2, 10):
+        assert await warm.segment(number) == RTT
+
+
+async def test_dead_at_connect(cold, autojump_clock):
+    for server in cold.servers[:2]:
+        server.down = True
+        server.delay = 0.0
+    assert await cold.segment(1) == 2 * RTT
+
+
+async def test_dead_mid_block(warm, autojump_clock):
+    warm.servers[0].fail_after = 1
+    await warm.segment(1)
+    assert await warm.segment(2) == 2 * RTT
+    assert await warm.segment(3) == RTT
+
+
+async def test_too_few_is_an_error_at_once_and_says_why(warm, autojump_clock):
+    for server in warm.servers[:3]:
+        server.down = True
+    with pytest.raises(NotEnoughSharesError) as caught:
+        await warm.segment(1)
+    text = str(caught.value)
+    assert text.startswith("2 good shares of 5 found, and 3 are needed")
+    assert all(f"{server.name} is down" in text for server in warm.servers[:3])
+    for server in warm.servers[:3]:
+        server.down = False
+    assert await warm.segment(1) == 2 * RTT
+
+
+# --- lying ----------------------------------------------------------------------------------------
+
+
+def _corrupt_block(stage, number):
+    stage.servers[0].corrupt(stage.cap.storage_index, 0, 0x24 + number * SEGMENT // K + 7)
+
+
+def _corrupt_hashes(stage, number):
+    share = stage.servers[0].shares[stage.cap.storage_index, 0]
+    header_end = 0x24 + SIZE // K
+    for offset in range(header_end, len(share.data) - 400, 16):
+        stage.servers[0].corrupt(stage.cap.storage_index, 0, offset)
+
+
+def _corrupt_ueb(stage, number):
+    stage.servers[0].corrupt(stage.cap.storage_index, 0, -20)
+
+
+def _truncated(stage, number):
+    stage.servers[0].truncate(stage.cap.storage_index, 0, 0x24 + number * SEGMENT // K + 5)
+
+
+def _of_another_file(stage, number):
+    share = stage.servers[0].shares[stage.cap.storage_index, 0]
+    share.data[:] = bytes(random.Random(1).randbytes(len(share.data)))
+
+
+DAMAGE = [_corrupt_block, _corrupt_hashes, _corrupt_ueb, _truncated, _of_another_file]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+async def test_a_share_that_lies_is_reported_and_never_asked_again(cold, damage, autojump_clock):
+    damage(cold, 4)
+    liar = cold.servers[0]
+    liar.delay = 0.25 * RTT  # the first to answer, and so the one to be asked
+    assert await cold.segment(4) == 2 * RTT
+    assert liar.count("read_share") > 0
+    await trio.sleep(RTT)
+    assert len(liar.advisories) == 1
+    liar.calls.clear()
+    assert await cold.everything() == RTT
+    assert liar.calls == []
+
+
+@pytest.mark.parametrize("damage", DAMAGE[:1] + DAMAGE[3:4], ids=lambda damage: damage.__name__)
+async def test_a_share_that_turns_bad_costs_one_round_trip(warm, damage, autojump_clock):
+    damage(warm, 4)
+    assert await warm.segment(4) == 2 * RTT
+    assert await warm.segment(5) == RTT
+    await trio.sleep(2 * RTT)
+    assert len(warm.servers[0].advisories) == 1
+    assert warm.asked()[0] == 1
+    health = warm.file.health()
+    assert health.bad == {warm.servers[0].name: frozenset({0})}
+    assert health.good_shares == 4
+
+
+async def test_of_two_reads_at_once_one_may_fail(warm, autojump_clock):
+    for server in warm.servers[:3]:
+        shnum = warm.servers.index(server)
+        server.corrupt(warm.cap.storage_index, shnum, 0x24 + 4 * SEGMENT // K + 7)
+    outcomes = {}
+
+    async def read(number):
+        try:
+            outcomes[number] = await warm.segment(number)
+        except NotEnoughSharesError as error:
+            outcomes[number] = str(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, 4)
+        nursery.start_soon(read, 7)
+    assert outcomes[7] == RTT
+    assert outcomes[4].startswith("2 good shares of 5 found")
+
+
+async def test_one_bad_segment_in_a_run_leaves_the_others(warm, autojump_clock):
+    for shnum, server in enumerate(warm.servers[:3]):
+        server.corrupt(warm.cap.storage_index, shnum, 0x24 + 4 * SEGMENT // K + 7)
+    with pytest.raises(NotEnoughSharesError):
+        await warm.everything()
+    warm.forget_calls()
+    for number in (1, 2, 3, 5, 6, 7, 8, 9):
+        assert await warm.segment(number) <= RTT
+
+
+# --- where shares are -----------------------------------------------------------------------------
+
+
+async def test_the_same_share_everywhere_is_not_enough(cold, autojump_clock):
+    data = bytes(cold.servers[0].shares[cold.cap.storage_index, 0].data)
+    for server in cold.servers:
+        server.lose(cold.cap.storage_index)
+        server.put(ShareKind.IMMUTABLE, cold.cap.storage_index, 0, data)
+    with pytest.raises(NotEnoughSharesError, match="1 good shares of 1 found"):
+        await cold.segment(0)
+    assert sum(count > 0 for count in cold.asked()) == 1  # one was enough to see
+
+
+async def test_duplicates_are_spares(cold, autojump_clock):
+    index = cold.cap.storage_index
+    data = bytes(cold.servers[0].shares[index, 0].data)
+    for server in cold.servers[3:]:
+        server.lose(index)
+        server.put(ShareKind.IMMUTABLE, index, 0, data)
+    await cold.segment(1)
+    used = next(s for n, s in enumerate(cold.servers) if n not in (1, 2) and s.count("read_share"))
+    used.down = True
+    assert await cold.segment(6) == 2 * RTT
+
+
+async def test_all_shares_on_one_server(cold, autojump_clock):
+    index = cold.cap.storage_index
+    first = cold.servers[0]
+    for shnum, server in enumerate(cold.servers[1:], 1):
+        first.shares[index, shnum] = server.shares.pop((index, shnum))
+    assert await cold.segment(2) == 2 * RTT
+    assert sum(cold.asked()) == first.count("read_share")
+    cold.forget_calls()
+    assert await cold.segment(3) == RTT
+    assert cold.asked() == [3, 0, 0, 0, 0]
+
+
+async def test_servers_that_join_late_are_found(cold, autojump_clock):
+    early, late = cold.servers[:2], cold.servers[2:]
+    cold.broker.set_servers(early)
+    with pytest.raises(NotEnoughSharesError, match="2 good shares of 2"):
+        await cold.segment(0)
+    cold.broker.set_servers([*early, *late])
+    assert await cold.segment(0) == 2 * RTT
+
+
+async def test_servers_that_leave_are_not_missed(warm, autojump_clock):
+    for server in warm.servers[:2]:
+        server.down = True
+    warm.broker.set_servers(warm.servers[2:])
+    assert await warm.segment(4) <= 2 * RTT
+    assert await warm.segment(5) == RTT
+
+
+async def test_the_quicker_servers_are_chosen(warm, autojump_clock):
+    warm.servers[0].delay = 6 * RTT
+    for number in range(1, 5):
+        await warm.segment(number)
+    await trio.sleep(20)
+    warm.forget_calls()
+    assert await warm.segment(6) == RTT
+    assert warm.asked()[0] == 0
+
+
+# --- readers that go away -------------------------------------------------------------------------
+
+
+async def test_a_reader_that_goes_away_cancels_only_its_own(warm, autojump_clock):
+    done = []
+
+    async def read(number):
+        done.append((number, await warm.segment(number)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, 5)
+        with trio.move_on_after(0.5 * RTT):
+            async with trio.open_nursery() as others:
+                others.start_soon(warm.segment, 5)
+                others.start_soon(warm.segment, 6)
+        assert warm.cache.flying == 2 * SEGMENT
+        await trio.sleep(0.1 * RTT)
+        assert warm.cache.flying == SEGMENT
+    assert done == [(5, RTT)]
+
+
+async def test_a_cancelled_read_can_be_repeated(cold, autojump_clock):
+    for patience in (0.5, 1.25, 0.5):
+        with trio.move_on_after(patience * RTT) as scope:
+            await cold.segment(5)
+        assert scope.cancelled_caught
+        await wait_all_tasks_blocked()
+    assert await cold.segment(5) == RTT  # where the shares are is known by now
+    assert cold.asked("list_shares") == [1] * N
+
+
+async def test_prefetching_keeps_going_while_somebody_reads(warm, autojump_clock):
+    prefetch = warm.file.prefetch(0, SIZE)
+    assert await warm.segment(9) == RTT
+    assert prefetch.is_done
+    assert warm.asked() == [1, 1, 1, 0, 0]
+    assert await warm.everything() == 0
+
+
+async def test_what_is_prefetched_and_not_wanted_any_more_is_cancelled(warm, autojump_clock):
+    prefetch = warm.file.prefetch(0, SIZE)
+    await trio.sleep(0.5 * RTT)
+    prefetch.cancel()
+    await trio.sleep(10 * RTT)
+    assert warm.cache.size == SEGMENT
+    assert warm.cache.flying == 0
+
+
+async def test_an_explanation_is_there_before_the_read_fails(warm, autojump_clock):
+    assert warm.file.explain() == ""
+    for server in warm.servers[:3]:
+        server.hang()
+    with trio.move_on_after(10):
+        await warm.segment(5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(warm.segment, 5)
+        await trio.sleep(20)
+        text = warm.file.explain()
+        nursery.cancel_scope.cancel()
+    assert text.startswith("2 good shares of 5 found, and 3 are needed: ")
+    assert f"share 0 on {warm.servers[0].name} is being waited for" in text
