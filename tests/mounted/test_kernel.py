@@ -1,4 +1,4 @@
-"""What pyfuse3 has no handlers for: the kernel answers by itself, as the end of semantics.md says."""
+"""What pyfuse3 has no handlers for: the kernel answers by itself, as docs/semantics.md ends."""
 
 from __future__ import annotations
 
