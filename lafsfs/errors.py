@@ -260,6 +260,12 @@ class GridFullError(NotHappyError):
     errno = _errno.ENOSPC
 
 
+class GridReadOnlyError(NotHappyError):
+    """Shares could not be placed because servers do not accept writes."""
+
+    errno = _errno.EROFS
+
+
 class UncoordinatedWriteError(GridError):
     """Someone else wrote the mutable file meanwhile, and retrying did not get ahead of them."""
 

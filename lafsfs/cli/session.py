@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -81,7 +82,22 @@ def run_on_grid(config: Config, work: Callable[[NodeMaker], Awaitable[T]]) -> T:
         async with open_grid(settings_of(config)) as maker:
             return await work(maker)
 
+    _show_warnings()
     return trio.run(run)
+
+
+class _AsTheCommandSays(logging.Formatter):
+    """What is logged, in the form of a command's own messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"lafsfs: {record.levelname.lower()}: {super().format(record)}"
+
+
+def _show_warnings() -> None:
+    """Put what is logged on standard error, unless whoever called has seen to it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_AsTheCommandSays())
+    logging.basicConfig(handlers=[handler])
 
 
 def settings_of(config: Config) -> Settings:

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from lafsfs.errors import GridFullError, NotHappyError, ServerError, ServerFullError
+from lafsfs.errors import (
+    GridFullError,
+    GridReadOnlyError,
+    NotHappyError,
+    ServerError,
+    ServerFullError,
+    ServerReadOnlyError,
+)
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.asking import ask
 from lafsfs.grid.happiness import happiness, place
@@ -67,6 +74,7 @@ class Places:
     reserved: dict[StorageServer, set[int]] = field(default_factory=dict)
     notes: dict[StorageServer, str] = field(default_factory=dict)
     lacks_room: bool = False
+    lacks_rights: bool = False
 
     def spread(self) -> dict[StorageServer, set[int]]:
         """Held and reserved shares together."""
@@ -74,7 +82,7 @@ class Places:
         return {s: self.held.get(s, set()) | self.reserved.get(s, set()) for s in servers}
 
     def require_happiness(self, encoding: Encoding) -> None:
-        """Raise NotHappyError (GridFullError if it is for want of room) unless happy."""
+        """Raise NotHappyError (or the kind of it that says what was wanting) unless happy."""
         reached = happiness(self.spread())
         if reached >= encoding.happy:
             return
@@ -82,7 +90,9 @@ class Places:
             f"shares can be placed on {reached} servers, and {encoding.happy} are needed"
             f"{_listed(self.notes.values())}"
         )
-        raise GridFullError(text) if self.lacks_room else NotHappyError(text)
+        if self.lacks_room:
+            raise GridFullError(text)
+        raise GridReadOnlyError(text) if self.lacks_rights else NotHappyError(text)
 
 
 def _listed(notes: Iterable[str]) -> str:
@@ -192,6 +202,7 @@ async def _allocate(
     except ServerError as error:
         places.notes[server] = str(error)
         places.lacks_room |= isinstance(error, ServerFullError)
+        places.lacks_rights |= isinstance(error, ServerReadOnlyError)
         places.reserved[server] -= shnums
         return
     places.held.setdefault(server, set()).update(given.already_have & shnums)

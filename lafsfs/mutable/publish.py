@@ -25,9 +25,11 @@ import trio
 
 from lafsfs.errors import (
     GridFullError,
+    GridReadOnlyError,
     NotHappyError,
     ServerError,
     ServerFullError,
+    ServerReadOnlyError,
     ServerUnavailableError,
     UncoordinatedWriteError,
 )
@@ -185,6 +187,7 @@ def verdict(outcome: Outcome) -> None:
     Raises:
         CollisionError: somebody else wrote meanwhile.
         GridFullError: too few servers took shares, and those that did not have no room.
+        GridReadOnlyError: the same, and those that did not accept no writes.
         NotHappyError: too few servers took shares.
     """
     if outcome.surprises:
@@ -198,6 +201,8 @@ def verdict(outcome: Outcome) -> None:
     ) + "".join(f"; {error}" for error in errors[:3])
     if errors and all(isinstance(error, ServerFullError) for error in errors):
         raise GridFullError(message)
+    if errors and all(isinstance(error, ServerReadOnlyError) for error in errors):
+        raise GridReadOnlyError(message)
     raise NotHappyError(message)
 
 

@@ -114,7 +114,7 @@ class SlotReader:
         self.highest_seen = servermap.highest_seqnum()
         best = servermap.best()
         if best is not None and best.seqnum < self.highest_seen:
-            log.warning("the newest version to be had is not the newest there was")
+            log.warning("a newer version than the newest to be had was seen, or begun by us")
         if generation == self.generation:
             self.remember(servermap)
         if best is not None and _in_heads(servermap, best):

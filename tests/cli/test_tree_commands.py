@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +255,27 @@ def test_several_directories_are_several_servers(run: Run, home: Path) -> None:
     assert "any 2 of 3" in run("cap", "show", "home:file", *storage).stdout
     result = run("get", "home:file", "-", "--storage", disks[0], ok=False)
     assert result.stderr.startswith("lafsfs: ")
+
+
+def test_a_disk_that_is_away_is_warned_about(
+    run: Run, home: Path, environment: dict[str, str | None]
+) -> None:
+    storage = ["--storage", str(home / "here"), "--storage", str(home / "away")]
+    run("alias", "create", "home", *storage)
+    (home / "away").rename(home / "unplugged")
+    known = {**os.environ, **environment}
+    ended = subprocess.run(
+        [sys.executable, "-m", "lafsfs", "mkdir", "home:made", *storage],
+        env={name: value for name, value in known.items() if value is not None},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    warnings = ended.stderr.splitlines()
+    assert warnings
+    assert all(line.startswith("lafsfs: warning: ") for line in warnings)
+    assert str(home / "away") in warnings[0]
 
 
 def test_a_storage_directory_that_is_none(run: Run, home: Path) -> None:

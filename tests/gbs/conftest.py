@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lafsfs.gbs.server import GBSServer
+from tests.patience import PatientClock
 
 if TYPE_CHECKING:
     from lafsfs.gbs.nurl import Nurl
 
-IDLE = 0.05  # seconds of real time in which nothing happened on any socket
-
 
 @pytest.fixture
-def patient_clock(mock_clock):
-    """A virtual clock that jumps only once the sockets have been silent for a while."""
-    mock_clock.autojump_threshold = IDLE
-    return mock_clock
+def patient_clock():
+    """Virtual time that passes only while sockets are silent and threads rest."""
+    return PatientClock()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Uploads on a fake grid: round trips, placement, failures on the way, what is left behind."""
 
+import errno
 import functools
 
 import pytest
@@ -7,7 +8,7 @@ import trio
 
 from lafsfs.caps import CHKCap
 from lafsfs.crypto.hashes import chk_storage_index
-from lafsfs.errors import GridFullError, NotHappyError
+from lafsfs.errors import GridFullError, GridReadOnlyError, NotHappyError
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.asking import PATIENCE
 from lafsfs.grid.broker import Broker
@@ -271,6 +272,16 @@ async def test_full_servers_mean_no_space():
     with pytest.raises(GridFullError, match="has no room"):
         await put(broker, LARGE)
     assert nothing_unfinished(servers)
+    assert not any(server.shares for server in servers)
+
+
+async def test_servers_that_accept_no_writes_make_a_read_only_grid():
+    servers, broker = empty_grid(4)
+    for server in servers:
+        server.read_only = True
+    with pytest.raises(GridReadOnlyError, match="read-only") as caught:
+        await put(broker, LARGE)
+    assert caught.value.errno == errno.EROFS
     assert not any(server.shares for server in servers)
 
 

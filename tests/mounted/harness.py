@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 ROOT = os.geteuid() == 0  # some calls are root's alone, on any file system
 REPOSITORY = Path(__file__).parents[2]
-START_TIMEOUT = 30.0  # seconds for a server to say that it is ready
-STOP_TIMEOUT = 60.0  # seconds to unmount, everything pending included
-PATIENCE = 10.0  # seconds for what happens by itself
-WATCHDOG = 300.0  # seconds that one mount may last
+START_TIMEOUT = 120.0  # seconds for a server to say that it is ready
+STOP_TIMEOUT = 300.0  # seconds to unmount, everything pending included
+PATIENCE = 60.0  # seconds for what happens by itself
+WATCHDOG = 1200.0  # seconds that one mount may last
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from lafsfs.caps import MutableFormat
 from lafsfs.errors import (
     GridFullError,
+    GridReadOnlyError,
     NotEnoughSharesError,
     NotHappyError,
     UncoordinatedWriteError,
@@ -98,6 +100,17 @@ async def test_a_full_grid_says_so(single: Client, format_: MutableFormat) -> No
     single.servers[0].full = True
     with pytest.raises(GridFullError, match="fake0 is full"):
         await made.overwrite(b"much larger " * 1000)
+    assert await single.open(made).download_best() == b"old"
+
+
+async def test_a_grid_that_accepts_no_writes_says_so(
+    single: Client, format_: MutableFormat
+) -> None:
+    made = await single.create(format_, b"old")
+    single.servers[0].read_only = True
+    with pytest.raises(GridReadOnlyError, match="read-only") as caught:
+        await made.overwrite(b"new")
+    assert caught.value.errno == errno.EROFS
     assert await single.open(made).download_best() == b"old"
 
 

@@ -117,7 +117,7 @@ def number(service: Service, name: str) -> float | None:
     return service.metrics.registry.get_sample_value(f"lafsfs_storage_{name}")
 
 
-async def becomes(service: Service, name: str, value: float) -> None:
-    """Wait until a metric says so."""
+async def becomes(service: Service, name: str, value: float, *, every: float = 0.001) -> None:
+    """Wait until a metric says so. ``every``: seconds between looks; many, on a virtual clock."""
     while number(service, name) != value:  # noqa: ASYNC110 - metrics have no events
-        await trio.sleep(0.001)
+        await trio.sleep(every)

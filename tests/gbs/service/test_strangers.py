@@ -24,6 +24,7 @@ from tests.gbs.service.client import (
 from tests.grid import contract
 
 SHORT = 0.05  # seconds of real time; whoever is waited for here never comes
+LIMITS = Limits()
 VERSION = "/storage/v1/version"
 CHUNKED = ("Transfer-Encoding", "chunked")
 
@@ -51,11 +52,13 @@ async def received_until_closed(stream):
 # --- silence and slowness -------------------------------------------------------------------------
 
 
-async def test_who_never_begins_tls_is_let_go(storage):
-    async with limited(storage, handshake=SHORT) as service:
+async def test_who_never_begins_tls_is_let_go(storage, patient_clock):
+    async with limited(storage) as service:
         stream = await trio.open_tcp_stream("127.0.0.1", service.port)
+        started = trio.current_time()
         async with stream:
             assert await received_until_closed(stream) == b""
+        assert trio.current_time() - started == pytest.approx(LIMITS.handshake)
 
 
 async def test_who_speaks_no_tls_is_let_go(storage):
@@ -67,16 +70,20 @@ async def test_who_speaks_no_tls_is_let_go(storage):
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET ", b"GET / HTTP/1.1\r\nHost: x\r\n"])
-async def test_who_never_ends_a_head_is_let_go(storage, sent):
-    async with limited(storage, idle=SHORT) as service, connected(service) as client:
+async def test_who_never_ends_a_head_is_let_go(storage, patient_clock, sent):
+    async with limited(storage) as service, connected(service) as client:
+        started = trio.current_time()
         await client.stream.send_all(sent)
         assert await client.is_closed()
+        assert trio.current_time() - started == pytest.approx(LIMITS.idle)
 
 
-async def test_who_asks_nothing_more_is_let_go(storage):
-    async with limited(storage, idle=SHORT) as service, connected(service) as client:
+async def test_who_asks_nothing_more_is_let_go(storage, patient_clock):
+    async with limited(storage) as service, connected(service) as client:
         assert (await client.ask("GET", VERSION)).status == 200
+        started = trio.current_time()
         assert await client.is_closed()
+        assert trio.current_time() - started == pytest.approx(LIMITS.idle)
 
 
 @pytest.mark.parametrize(
@@ -87,31 +94,33 @@ async def test_who_asks_nothing_more_is_let_go(storage):
         ("PATCH", f"{IMMUTABLE}/0", (UPLOAD, ("Content-Range", "bytes 0-99/*"))),
     ],
 )
-async def test_a_body_that_never_ends_is_408(storage, method, path, headers):
+async def test_a_body_that_never_ends_is_408(storage, patient_clock, method, path, headers):
     await storage.allocate(contract.SI, frozenset({0}), 100, contract.SECRET, contract.LEASE)
-    async with limited(storage, grace=SHORT) as service, connected(service) as client:
+    async with limited(storage) as service, connected(service) as client:
         head = client.head(method, path, *headers, ("Content-Length", "100"))
+        started = trio.current_time()
         await client.stream.send_all(head + b"x" * 50)
         assert (await client.reply()).status == 408
+        assert trio.current_time() - started < LIMITS.grace + 1 + LIMITS.drain
         assert await client.is_closed()
         await becomes(service, "requests_underway", 0)
 
 
-async def test_who_takes_no_answer_is_let_go(storage):
+async def test_who_takes_no_answer_is_let_go(storage, patient_clock):
     await contract.store(storage, bytes(30 << 20))
-    async with limited(storage, grace=SHORT, slowest=1 << 30) as service:
+    async with limited(storage) as service:
         async with connected(service) as client:
             await client.stream.send_all(client.head("GET", f"{IMMUTABLE}/0"))
-            await becomes(service, "requests_underway", 1)
-            await becomes(service, "requests_underway", 0)
+            await becomes(service, "requests_underway", 1, every=10)
+            await becomes(service, "requests_underway", 0, every=10)
             assert len(await received_until_closed(client.stream)) < 30 << 20
         await becomes(service, "connections", 0)
 
 
-async def test_nobody_holds_up_the_end(storage):
+async def test_nobody_holds_up_the_end(storage, patient_clock):
     """Not who takes no answer, sends no request, or waits for one that hangs."""
     await contract.store(storage, bytes(30 << 20))
-    async with running_service(storage, limits=Limits(shutdown=SHORT)) as service:
+    async with running_service(storage) as service:
         stalled = await trio.open_tcp_stream("127.0.0.1", service.port)
         async with connected(service) as reader, connected(service) as writer:
             await reader.stream.send_all(reader.head("GET", f"{IMMUTABLE}/0"))
@@ -120,7 +129,9 @@ async def test_nobody_holds_up_the_end(storage):
             )
             async with connected(service) as idle:
                 await idle.ask("GET", VERSION)
-                await becomes(service, "requests_underway", 2)
+                await becomes(service, "requests_underway", 2, every=1)
+                ending = trio.current_time()
+    assert trio.current_time() - ending <= LIMITS.shutdown
     await stalled.aclose()
     assert number(service, "connections") == 0
 
@@ -259,8 +270,8 @@ async def test_many_at_once(storage):
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 400 "),
     ],
 )
-async def test_other_tongues(storage, sent, answer):
-    async with limited(storage, idle=0.2) as service, connected(service) as client:
+async def test_other_tongues(storage, patient_clock, sent, answer):
+    async with limited(storage) as service, connected(service) as client:
         await client.stream.send_all(sent)
         assert (await received_until_closed(client.stream)).startswith(answer)
 
