@@ -74,6 +74,7 @@ bench: dev
 	@test -x '$(BENCH_VENV)/bin/tahoe' || { $(PYTHON) -m venv '$(BENCH_VENV)' \
 	    && '$(BENCH_VENV)/bin/python' -m pip install -q --disable-pip-version-check tahoe-lafs; }
 	@$(BIN)/python -m tests.bench.side_by_side --tahoe '$(BENCH_VENV)/bin/tahoe' $(BENCH_ARGS)
+	@$(BIN)/python -m tests.bench.reads --tahoe '$(BENCH_VENV)/bin/tahoe' $(READS_ARGS)
 
 docs: dev
 	@$(BIN)/python contrib/check_docs.py
