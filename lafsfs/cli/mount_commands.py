@@ -47,7 +47,8 @@ HOME = "home:"
     "options",
     multiple=True,
     metavar="OPTIONS",
-    help="ro, allow_other, uid=, gid=, umask=: comma-separated, repeatable.",
+    help="ro, allow_other, uid=, gid=, umask=, deadline= and refresh= (seconds): comma-separated,"
+    " repeatable.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay, until unmounted or interrupted.")
 @with_config

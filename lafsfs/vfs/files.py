@@ -130,7 +130,7 @@ class Files:
             handle.reader.stop()
         inode.opens -= 1
         inode.writers -= handle.writable
-        if not inode.opens:
+        if not inode.opens and not inode.is_mutable:  # whose node knows what was newest
             inode.node = None
         if inode.is_dirty and inode.edges and not inode.writers:
             self._retry_later(inode)

@@ -233,7 +233,7 @@ class FileInode(Inode):
         super().__init__(number, posix)
         self._cap = cap
         self.staged: StagedContents | None = None
-        self.node: FileNode | None = None  # of ``cap``, while the file is open
+        self.node: FileNode | None = None  # of ``cap``, while it is open; once opened, if mutable
         self.superseded: frozenset[str] = frozenset()  # digests of what our capability replaced
         self.writers = 0  # handles open for writing
         self.epoch = 0  # counts changes of the contents that the kernel did not make

@@ -154,3 +154,53 @@ def test_how_health_is_put(health, text):
 def test_what_is_missing():
     assert Health(1, 3, {"a": frozenset({1})}).missing == {0, 2}
     assert Health(1, 0, {"a": frozenset({1})}).missing == frozenset()
+
+
+async def test_what_was_read_can_be_read_with_every_server_down(
+    broker, tmp_path, root, running_clock
+):
+    async with open_world(broker, tmp_path, root, max_age=1.0) as world:
+        assert await world.fs.read(await opened(world), 0, 2_000_000) == CONTENTS[:2_000_000]
+        for server in broker.servers:
+            server.down = True
+        await trio.sleep(100)
+        assert await world.listdir() == [b"film"]
+        assert await world.fs.read(await opened(world), 0, 2_000_000) == CONTENTS[:2_000_000]
+
+
+@pytest.mark.parametrize("format", list(MutableFormat))
+async def test_mutable_files_too(broker, tmp_path, running_clock, format):
+    async with open_maker(broker, WallClock()) as maker:
+        file = await maker.create_mutable(format, CONTENTS[:3_000_000])
+        root = await maker.create_directory(MutableFormat.SDMF, {"log": (file.cap, {})})
+    async with open_world(broker, tmp_path, root.cap, max_age=1.0) as world:
+        assert await world.read("log") == CONTENTS[:3_000_000]
+        found = await world.path("log")
+        for server in broker.servers:
+            server.down = True
+        await trio.sleep(100)
+        assert await world.read_ino(found.ino) == CONTENTS[:3_000_000]
+
+
+async def test_a_directory_costs_two_round_trips_and_then_one(broker, tmp_path, running_clock):
+    async with open_maker(broker, WallClock()) as maker:
+        cap = (await maker.create_directory(MutableFormat.SDMF)).cap.read_cap()
+    async with open_maker(broker, WallClock()) as maker:
+        node = maker.directory(cap)
+        for server in broker.servers:
+            server.delay = 1.0
+        started = trio.current_time()
+        await node.table()
+        assert trio.current_time() - started == 2
+        await node.table(0)
+        assert trio.current_time() - started == 3
+
+
+async def test_a_server_that_hangs_never_hangs_ls(broker, tmp_path, root, running_clock):
+    async with open_world(broker, tmp_path, root, max_age=1.0) as world:
+        broker.servers[1].hang()
+        for _ in range(5):
+            await trio.sleep(5)
+            started = trio.current_time()
+            assert await world.listdir() == [b"film"]
+            assert trio.current_time() - started <= 3
