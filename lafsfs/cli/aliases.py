@@ -75,7 +75,7 @@ class Aliases:
         try:
             return parse(entries[name])
         except BadCapabilityError as error:
-            raise ConfigError(f"{self.path}: alias {name!r}: {error}") from None
+            raise ConfigError(f"{self._where(name)}: alias {name!r}: {error}") from None
 
     def require_writable(self) -> None:
         """Raise UsageError if these aliases are only read."""
@@ -118,6 +118,11 @@ class Aliases:
         pairs = (_split(line) for line in self._lines())
         return found | {name: text for name, text in pairs if name is not None}
 
+    def _where(self, name: str) -> str:
+        """``FILE, line N`` of a name; the last line of that name counts."""
+        found = [n for n, line in enumerate(self._lines(), 1) if _split(line)[0] == name]
+        return f"{self.path}, line {found[-1]}" if found else f"{self._root_cap}, line 1"
+
     def _lines(self) -> list[str]:
         return _lines_of(self.path)
 
@@ -145,13 +150,16 @@ class Aliases:
 
 def _lines_of(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        data = path.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8") from None
+    try:
+        return data.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8") from None
 
 
 def write_private(path: Path, data: bytes) -> None:

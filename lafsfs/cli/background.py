@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from lafsfs.cli.app import exit_code, only_error, summary
+from lafsfs.cli.logs import log_bug
 from lafsfs.errors import Fault, LafsError, MountError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _told(failure: BaseException) -> tuple[int, str]:
         return exit_code(error), summary(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, summary(error)
-    sys.excepthook(type(failure), failure, failure.__traceback__)
+    log_bug(failure)
     return 1, summary(error)
 
 

@@ -16,6 +16,7 @@ from lafsfs.cli.aliases import ROOT_ALIAS
 from lafsfs.cli.background import BackgroundError, run_in_background
 from lafsfs.cli.config import Places
 from lafsfs.cli.locations import find_location
+from lafsfs.cli.logs import log_with_times
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import find_mount
 from lafsfs.cli.session import (
@@ -122,14 +123,12 @@ def serve(
         MountError: the mount cannot be made.
         LafsError: the root cannot be read, or in the end not everything could be stored.
     """
-    import logging
-
     import trio
 
     from lafsfs.fuse.session import check_mountpoint
     from lafsfs.mount import MountOptions, run_mount
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_with_times()
     parsed = MountOptions.parse(options)
     directory_format = mutable_format(directory_format_of(config))
     assert directory_format is not None

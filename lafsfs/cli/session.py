@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -11,6 +10,7 @@ import click
 
 from lafsfs.cli.aliases import Aliases
 from lafsfs.cli.config import NURL_START, Config, Places, load_config
+from lafsfs.cli.logs import log_messages
 from lafsfs.cli.servers import node_of, node_settings_of, sources_of
 from lafsfs.errors import ChildExistsError
 
@@ -82,22 +82,8 @@ def run_on_grid(config: Config, work: Callable[[NodeMaker], Awaitable[T]]) -> T:
         async with open_grid(settings_of(config)) as maker:
             return await work(maker)
 
-    _show_warnings()
+    log_messages()
     return trio.run(run)
-
-
-class _AsTheCommandSays(logging.Formatter):
-    """What is logged, in the form of a command's own messages."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"lafsfs: {record.levelname.lower()}: {super().format(record)}"
-
-
-def _show_warnings() -> None:
-    """Put what is logged on standard error, unless whoever called has seen to it."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_AsTheCommandSays())
-    logging.basicConfig(handlers=[handler])
 
 
 def settings_of(config: Config) -> Settings:

@@ -82,7 +82,7 @@ async def find_slot(maker: NodeMaker, where: Location) -> Slot:
 def existing(slot: Slot) -> Child:
     """The child there. Raises NoSuchChildError."""
     if slot.child is None:
-        raise NoSuchChildError(f"there is no {slot.where.shown}")
+        raise NoSuchChildError(f"{slot.where.shown} does not exist")
     return slot.child
 
 
@@ -136,7 +136,7 @@ async def make_directory(
     if slot.child is not None:
         if parents and slot.child.read_cap.is_directory:
             return None
-        raise ChildExistsError(f"there is {where.shown} already")
+        raise ChildExistsError(f"{where.shown} exists already")
     require_write(slot)
     if format is None:
         made = await maker.create_immutable_directory({})

@@ -185,7 +185,7 @@ def ln(config: Config, where: str) -> None:
         cap = parse_child(text, None)
         slot = await find_slot(maker, location)
         if slot.child is not None:
-            raise ChildExistsError(f"there is {location.shown} already")
+            raise ChildExistsError(f"{location.shown} exists already")
         return await link(slot, cap)
 
     report(run_on_grid(config, linked), location)

@@ -93,7 +93,12 @@ class Client:
             self._dialer.check()
             seconds = self._patience + (len(request.body) + carries) / SLOWEST_RATE
             with trio.move_on_after(seconds):
-                reply = await self._attempts(request, limit, attempts)
+                try:
+                    reply = await self._attempts(request, limit, attempts)
+                except ConnectionLostError as lost:
+                    if attempts > 1:  # once may be chance, and is found out about
+                        self._dialer.failed(lost)
+                    raise
                 self._dialer.succeeded()
                 return reply
             error = ServerUnavailableError(f"{self.name} did not answer within {seconds:.0f} s")

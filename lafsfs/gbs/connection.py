@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -186,7 +187,7 @@ class Connection:
                 if ended:
                     text = "it closed the connection in the middle of its answer"
                     raise ConnectionLostError(text) from None
-                raise ProtocolError(f"its answer is not HTTP: {error}") from None
+                raise ProtocolError(f"its answer is not HTTP: {_unquoted(error)}") from None
             if isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
                 text = "it closed the connection without an answer"
                 raise ConnectionLostError(text)
@@ -210,6 +211,11 @@ class Connection:
             self._http.start_next_cycle()
             self.used = True
             self.idle_since = trio.current_time()
+
+
+def _unquoted(error: h11.RemoteProtocolError) -> str:
+    """What h11 says, without what the server said: that may be anything, our secrets included."""
+    return re.split(r"\s*(?::|\(|\bb?['\"]|bytearray)", str(error), maxsplit=1)[0]
 
 
 def _check_head(head: h11.Response, limit: int) -> None:

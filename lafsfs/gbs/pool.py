@@ -50,18 +50,23 @@ class Pool:
         """
         while self._idle:
             connection = self._idle.pop()
-            too_old = trio.current_time() - connection.idle_since > MAX_IDLE
-            if not (fresh or too_old or connection.is_stale()):
+            if not (fresh or self._is_too_old(connection) or connection.is_stale()):
                 return connection
             await connection.aclose()
         return await self._dialer.dial()
 
     async def give(self, connection: Connection) -> None:
-        """Take a connection back, and keep it if it is still good."""
+        """Take a connection back, and keep it if it is still good. Closes those too old."""
+        while self._idle and self._is_too_old(self._idle[0]):
+            await self._idle.pop(0).aclose()
         if connection.is_open and self._dialer.knows(connection.nurl):
             self._idle.append(connection)
         else:
             await connection.aclose()
+
+    @staticmethod
+    def _is_too_old(connection: Connection) -> bool:
+        return trio.current_time() - connection.idle_since > MAX_IDLE
 
     async def aclose(self) -> None:
         """Close what is idle."""

@@ -61,7 +61,7 @@ def test_what_a_person_wrote_is_kept(aliases: Aliases) -> None:
     assert aliases.path.read_text() == own
     assert aliases.names() == ["home", "broken"]
     assert aliases.get("home") == TREES[0]
-    with pytest.raises(ConfigError, match="'broken'"):
+    with pytest.raises(ConfigError, match="aliases, line 5: alias 'broken'"):
         aliases.get("broken")
 
 
@@ -77,13 +77,21 @@ def test_faults(aliases: Aliases) -> None:
     with pytest.raises(UsageError, match="home:"):
         aliases.get("work")
     assert aliases.path.read_bytes() == before
-    aliases.path.write_bytes(b"home: \xff\n")
-    with pytest.raises(ConfigError, match="UTF-8"):
+    aliases.path.write_bytes(b"\nhome: \xff\n")
+    with pytest.raises(ConfigError, match="aliases, line 2: not UTF-8"):
         aliases.names()
     aliases.path.unlink()
     aliases.path.mkdir()
     with pytest.raises(ConfigError, match="cannot read"):
         aliases.names()
+
+
+def test_a_broken_root_capability_is_named(tmp_path: Path) -> None:
+    root_cap = tmp_path / "root_dir.cap"
+    root_cap.write_text("URI:DIR2:secret\n")
+    with pytest.raises(ConfigError, match=r"root_dir\.cap, line 1: alias 'tahoe'") as caught:
+        Aliases(tmp_path / "aliases", read_only=True, root_cap=root_cap).get("tahoe")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ CANNOT_BE_MOUNTED = (  # what, standard input, the fault to name
     ("-", golden.TREES["dir-sdmf"].verify or "", "verif"),
     ("-", golden.TREES["dir-sdmf"].cap, "share"),  # of another grid
     ("-", "", "no capability"),
-    ("home:nothing", "", "no home:nothing"),
+    ("home:nothing", "", "home:nothing does not exist"),
     ("home:file", "", "file"),
 )
 

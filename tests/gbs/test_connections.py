@@ -104,6 +104,34 @@ async def test_an_old_connection_is_not_trusted(patient_clock, reach):
         assert hostile.connections == 2
 
 
+async def test_connections_that_are_not_needed_are_closed(patient_clock, reach):
+    ended = 0
+
+    async def held(peer: Peer) -> None:
+        nonlocal ended
+        while True:
+            try:
+                await peer.request()
+            except trio.BrokenResourceError:
+                ended += 1
+                raise
+            await trio.sleep(1)
+            await peer.reply(200, SHARES, CBOR)
+
+    async with serving(held) as hostile:
+        server = reach(hostile.nurl)
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask, server)
+        assert (hostile.connections, ended) == (5, 0)
+        patient_clock.jump(45)
+        await ask(server)
+        patient_clock.jump(10)
+        await ask(server)
+        await trio.sleep(1)
+        assert (hostile.connections, ended) == (5, 4)
+
+
 async def test_a_cancelled_request_takes_its_connection_with_it(reach):
     arrived = trio.Event()
 

@@ -266,6 +266,24 @@ async def test_what_is_no_reply_is_a_protocol_error(data, why):
 
 
 @pytest.mark.parametrize(
+    "template",
+    [
+        b"HTTP/1.1 %s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX:\x00 %s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n",
+    ],
+)
+async def test_what_it_says_instead_is_not_repeated(template):
+    """It may be what it was told: messages end up in logs."""
+    async with client(always(template % b"our-secret")) as (server, _):
+        with pytest.raises(ProtocolError, match=r"its answer is not HTTP: [A-Za-z]") as caught:
+            await server.version()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"",
@@ -278,6 +296,9 @@ async def test_what_is_no_reply_is_a_protocol_error(data, why):
 async def test_a_connection_that_always_breaks_is_given_up(data):
     async with client(always(data)) as (server, hostile):
         with pytest.raises(ServerUnavailableError, match="hostile"):
+            await server.version()
+        assert hostile.connections == 3
+        with pytest.raises(ServerUnavailableError, match="left alone for now"):
             await server.version()
         assert hostile.connections == 3
 

@@ -1,0 +1,54 @@
+"""What is logged, on standard error: a command's own messages, or a mount's log with its times.
+
+A bug's traceback is kept, since nothing else helps to find it, but its words are scrubbed of all
+that looks like a capability or a key: a log outlives the terminal, and gets sent to others.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    Info = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def log_messages() -> None:
+    """Show what is logged as a command shows its own warnings, unless it is seen to already."""
+    _log_as(_Message())
+
+
+def log_with_times() -> None:
+    """Write a log for later reading, unless it is seen to already."""
+    _log_as(_Scrubbed("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+
+def log_bug(failure: BaseException) -> None:
+    """The traceback of what should not have happened."""
+    print(_without_secrets("".join(traceback.format_exception(failure))), file=sys.stderr, end="")
+
+
+class _Scrubbed(logging.Formatter):
+    def formatException(self, ei: Info) -> str:
+        return _without_secrets(super().formatException(ei))
+
+
+class _Message(_Scrubbed):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"lafsfs: {record.levelname.lower()}: {super().format(record)}"
+
+
+def _log_as(formatter: logging.Formatter) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler])
+
+
+def _without_secrets(text: str) -> str:
+    from lafsfs.fuse.translate import scrubbed
+
+    return scrubbed(text)

@@ -1,0 +1,43 @@
+"""Logs tell what went wrong and no secrets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SECRET = "URI:DIR2:" + "a" * 26 + ":" + "b" * 52
+PROGRAM = """
+import logging, sys
+from lafsfs.cli import logs
+getattr(logs, sys.argv[1])()
+log = logging.getLogger("lafsfs.somewhere")
+log.warning("a disk is away")
+log.info("nobody asked")
+try:
+    {}[sys.argv[2]]
+except KeyError as error:
+    log.exception("a bug")
+    logs.log_bug(error)
+"""
+
+
+def said(how: str) -> str:
+    command = [sys.executable, "-c", PROGRAM, how, SECRET]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize("how", ["log_messages", "log_with_times"])
+def test_tracebacks_are_kept_and_secrets_are_not(how: str) -> None:
+    text = said(how)
+    assert text.count("Traceback") == text.count("KeyError: ") == 2
+    for part in SECRET.split(":")[2:]:
+        assert part not in text
+
+
+def test_forms() -> None:
+    assert said("log_messages").splitlines()[0] == "lafsfs: warning: a disk is away"
+    assert (
+        said("log_with_times").splitlines()[0].endswith(" WARNING lafsfs.somewhere: a disk is away")
+    )
