@@ -153,6 +153,8 @@ def test_nobody_can_be_reached(run: Run) -> None:
     result = run("alias", "create", "home", "--storage", nobody, ok=None)
     assert result.exit_code == 1
     assert "there is no storage server that can be used" in result.stderr.splitlines()[-1]
+    (server,) = listed(run, "--storage", nobody)
+    assert server["problem"].endswith("127.0.0.1:1: Connection refused")
 
 
 def test_what_is_wrong_with_servers_is_listed(run: Run, tmp_path: Path) -> None:

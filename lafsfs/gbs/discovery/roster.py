@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 POLL = 2.0  # seconds between looks at the files; each costs a stat
 RETRY = 30.0  # seconds until servers whose id is not known are asked again
 
-NOT_SEEN = "it has not been reached yet, and its id comes with the first connection"
+NOT_SEEN = "its id comes with the first connection, and there was none yet"
 UNPROVEN = "it announces the id of another server, and could not prove that it is its own"
 
 
@@ -107,6 +107,7 @@ class Roster:
         self._records: tuple[ServerRecord, ...] = ()
         self._made: dict[str, tuple[ServerRecord, RemoteServer]] = {}
         self._faults: dict[str, str] = {}
+        self._unheard: dict[str, str] = {}  # why nothing is known of them that only they can tell
         self._proven: dict[bytes, str] = {}  # disputed ids, and the key of whose they are
         self._permits: dict[StorageServer, datetime.datetime | None] = {}
         self._signature: Signature = ()
@@ -151,6 +152,7 @@ class Roster:
         # Before reading: a change meanwhile is then seen as one.
         self._signature = await trio.to_thread.run_sync(self._sources.signature)
         records = await trio.to_thread.run_sync(self._sources.read)
+        self._unheard = {}
         ids = await self._identify(records)
         await self._apply(records, ids, await self._impostors(records))
 
@@ -161,7 +163,7 @@ class Roster:
             await trio.sleep(POLL)
             signature = await trio.to_thread.run_sync(self._sources.signature)
             changed = signature != self._signature
-            waiting = not {NOT_SEEN, UNPROVEN}.isdisjoint(self._faults.values())
+            waiting = any(text.startswith((NOT_SEEN, UNPROVEN)) for text in self._faults.values())
             if not changed and not (waiting and trio.current_time() - asked_at >= RETRY):
                 continue
             asked_at = trio.current_time()
@@ -202,7 +204,9 @@ class Roster:
                 learnt[record.key] = await self._learn(nurl)
             except ServerError as error:
                 log.warning("%s is left out for now: %s", record.name, error)
+                self._unheard[record.key] = str(error)
             else:
+                self._unheard.pop(record.key, None)
                 return
 
     async def _impostors(self, records: Sequence[ServerRecord]) -> frozenset[str]:
@@ -242,9 +246,9 @@ class Roster:
             if record.fault is not None:
                 faults[record.key] = record.fault
             elif server_id is None:
-                faults[record.key] = NOT_SEEN
+                faults[record.key] = self._told(record, NOT_SEEN)
             elif record.key in impostors:
-                faults[record.key] = UNPROVEN
+                faults[record.key] = self._told(record, UNPROVEN)
             elif server_id in taken:
                 faults[record.key] = f"it has the id of {taken[server_id]}, and is left out"
             else:
@@ -256,6 +260,11 @@ class Roster:
         self._tell_broker()
         for server in before - self._permits.keys():
             await server.aclose()
+
+    def _told(self, record: ServerRecord, fault: str) -> str:
+        """A fault, and why the server could not be asked about it, where that is why."""
+        why = self._unheard.get(record.key)
+        return fault if why is None else f"{fault}: {why}"
 
     async def _server(self, record: ServerRecord, server_id: bytes) -> RemoteServer:
         """The server there was, at its new addresses, or a new one."""

@@ -233,7 +233,10 @@ async def test_servers_that_were_never_reached_are_asked_again(
     await grid.refresh()
     assert trio.current_time() - started < 2  # both were asked at once
     assert names(grid) == ["up"]
-    assert [entry.fault for entry in grid.entries()] == [None, NOT_SEEN]
+    assert [entry.fault for entry in grid.entries()] == [
+        None,
+        f"{NOT_SEEN}: {down.authority}: refused",
+    ]
     assert "down is left out for now" in caplog.text
     async with trio.open_nursery() as nursery:
         nursery.start_soon(grid.follow)
