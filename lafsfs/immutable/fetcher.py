@@ -249,12 +249,11 @@ class SegmentFetcher:
 
     def _next_overdue(self) -> float:
         waiting = (self._overdue_at(a) for a in self._active if not a.is_overdue)
-        return min(min(waiting, default=inf), self._finder.next_overdue())
+        return min(waiting, default=inf)
 
     def _look_for_late(self) -> None:
         """Let spares start for those that are overdue by now; these go on themselves."""
         now = trio.current_time()
-        self._finder.look_for_late()
         for attempt in self._active:
             if not attempt.is_overdue and self._overdue_at(attempt) <= now:
                 attempt.is_overdue = True
