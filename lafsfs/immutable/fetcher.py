@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from math import inf, log2
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,6 +41,7 @@ from lafsfs.errors import (
 from lafsfs.formats.geometry import HASH_SIZE
 from lafsfs.grid.asking import plain_errors
 from lafsfs.grid.cpu import work_on
+from lafsfs.immutable.choosing import best_reader, is_last_resort
 from lafsfs.immutable.share import Run
 from lafsfs.immutable.treerows import ROW_LEAVES
 from lafsfs.immutable.verified import ContradictionError
@@ -49,14 +50,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from lafsfs.formats.geometry import CHKGeometry
-    from lafsfs.grid.api import StorageServer
     from lafsfs.grid.broker import Broker
     from lafsfs.immutable.claims import TreeClaims
     from lafsfs.immutable.finder import ShareFinder
     from lafsfs.immutable.share import Answer, ShareReader
     from lafsfs.immutable.verified import VerifiedFile
 
-SAME = 0.010  # seconds; servers this quick are equally quick, and primary shares decode for free
 MAX_NOTES = 12  # how many troubles an error message speaks of
 _SOME_ROW = range(0)
 
@@ -212,34 +211,13 @@ class SegmentFetcher:
         if not useful:
             return None
         load = Counter(reader.server for reader in self._asked)
-        times = {reader.server: self._expected(reader.server) for reader in useful}
-        fastest = min(times.values())
-        best = min(useful, key=lambda reader: self._rank(reader, load, times, fastest))
-        if self._is_last_resort(best):
+        size = self._verified.likely_geometry.block_size * self._run.count
+        best = best_reader(useful, self._broker, load, size)
+        if is_last_resort(best, self._broker):
             self._finder.ask_more()
         elif not load[best.server]:
             return best, useful[best]
         return None if self._finder.expected else (best, useful[best])
-
-    def _is_last_resort(self, reader: ShareReader) -> bool:
-        return reader.is_suspect or self._broker.is_doubtful(reader.server)
-
-    def _expected(self, server: StorageServer) -> float:
-        size = self._verified.likely_geometry.block_size * self._run.count
-        return max(SAME, self._broker.expected(server, size) or 0.0)
-
-    def _rank(
-        self,
-        reader: ShareReader,
-        load: Mapping[StorageServer, int],
-        times: Mapping[StorageServer, float],
-        fastest: float,
-    ) -> tuple[bool, bool, int, int, int]:
-        """Lower is better: in good standing, quick (to a factor of two), spread, primary."""
-        busy = load[reader.server]
-        slower = round(log2(times[reader.server] * (1 + busy) / fastest))
-        doubtful = self._broker.is_doubtful(reader.server)
-        return reader.is_suspect, doubtful, slower, busy, reader.shnum
 
     # --- what is late -----------------------------------------------------------------------------
 
