@@ -40,6 +40,7 @@ from lafsfs.errors import (
 )
 from lafsfs.formats.geometry import HASH_SIZE
 from lafsfs.grid.asking import plain_errors
+from lafsfs.grid.broker import SMALL
 from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.choosing import best_reader, is_last_resort
 from lafsfs.immutable.share import Run
@@ -78,11 +79,15 @@ class Download:
 
 @dataclass(eq=False, slots=True)
 class _Attempt:
-    """One reader at work. ``indexes``: positions in the run; ``generation``: spare of a spare."""
+    """One reader at work.
+
+    ``indexes``: positions in the run. ``load``: bytes on their way, its own included, if these are
+    enough to be a matter of the line and not of the server. ``generation``: spare of a spare.
+    """
 
     reader: ShareReader
     indexes: range
-    size: int
+    load: int
     started_at: float
     generation: int
     is_overdue: bool = False
@@ -186,10 +191,13 @@ class SegmentFetcher:
         return _Attempt(
             reader,
             span,
-            size=geometry.stored_blocks(segments.start, len(segments)).size,
+            load=self._load(geometry.stored_blocks(segments.start, len(segments)).size),
             started_at=trio.current_time(),
             generation=max((a.generation + 1 for a in self._active if a.is_overdue), default=0),
         )
+
+    def _load(self, size: int) -> int:
+        return size if size <= SMALL else self._broker.carried + size
 
     # --- choosing ---------------------------------------------------------------------------------
 
@@ -222,7 +230,7 @@ class SegmentFetcher:
     # --- what is late -----------------------------------------------------------------------------
 
     def _overdue_at(self, attempt: _Attempt) -> float:
-        interval = self._broker.overdue_after(attempt.reader.server, attempt.size)
+        interval = self._broker.overdue_after(attempt.reader.server, attempt.load)
         return attempt.started_at + interval * 2.0**attempt.generation
 
     def _next_overdue(self) -> float:

@@ -601,3 +601,47 @@ async def test_an_explanation_is_there_before_the_read_fails(warm, autojump_cloc
         nursery.cancel_scope.cancel()
     assert text.startswith("2 good shares of 5 found, and 3 are needed: ")
     assert f"share 0 on {warm.servers[0].name} is being waited for" in text
+
+
+class Line:
+    """Our own line: it carries so many bytes in a second, one answer after the other."""
+
+    def __init__(self, servers, rate):
+        self.rate = rate
+        self.free_at = 0.0
+        for server in servers:
+            read = server.read_share
+            server.read_share = lambda *args, read=read: self.carry(read, *args)
+
+    async def carry(self, read, kind, index, shnum, offset, size):
+        data = await read(kind, index, shnum, offset, size)
+        self.free_at = max(self.free_at, trio.current_time()) + len(data) / self.rate
+        await trio.sleep_until(self.free_at)
+        return data
+
+
+async def test_a_line_that_is_full_is_not_taken_for_servers_that_are_late(autojump_clock):
+    autojump_clock.autojump_threshold = 0.05  # while threads hash, time does not go on
+    servers = fake_servers(5)
+    data = bytes(12 << 20)
+    cap = await upload(
+        BytesSource(data),
+        broker=Broker(servers),
+        secrets=SECRETS,
+        encoding=Encoding(3, 5, 5),
+        convergence=b"",
+    )
+    for server in servers:
+        server.delay = 0.05
+    Line(servers, 1 << 20)
+    broker = Broker(servers)
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        started = trio.current_time()
+        prefetch = file.prefetch(0, len(data))
+        assert await file.read(0, len(data)) == data
+        prefetch.cancel()
+        took = trio.current_time() - started
+    assert 11.0 < took < 12.0  # the line is full all the time, and carries nothing twice
+    assert not any(broker.is_doubtful(server) for server in servers)
