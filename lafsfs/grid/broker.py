@@ -208,7 +208,7 @@ class Broker:
         """Seconds that an answer of ``size`` bytes is likely to take; None if nobody can say."""
         health = self.health(server)
         if size > SMALL and health.pace is not None:
-            return health.pace.mean * size
+            return max(health.latency or 0.0, health.pace.mean * size)
         return health.latency
 
     def note_success(
@@ -267,9 +267,10 @@ def _back_off(failures: int) -> float:
 def _overdue_after(health: Health, size: int) -> float | None:
     if size <= SMALL:
         return None if health.delay is None else health.delay.late
+    delay = 0.0 if health.delay is None else health.delay.late
     if health.pace is not None:
-        return health.pace.late * size
-    return None if health.delay is None else health.delay.late + size / UNKNOWN_RATE
+        return max(delay, health.pace.late * size)  # whichever it is that takes the time
+    return None if health.delay is None else delay + size / UNKNOWN_RATE
 
 
 def _sum_of_volumes(versions: Iterable[ServerVersion]) -> Space:

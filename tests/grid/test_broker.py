@@ -104,7 +104,8 @@ async def test_large_answers_are_judged_by_their_pace():
     assert grid.overdue_after(server, 2 * megabyte) == pytest.approx(40.0)
     assert grid.expected(server, megabyte // 2) == pytest.approx(5.0)
     assert grid.overdue_after(server, 0) == 3.0
-    assert grid.health(server).latency == 1.0
+    assert grid.overdue_after(server, megabyte // 32 + 1) == 3.0  # no sooner than a small one
+    assert grid.expected(server, megabyte // 32 + 1) == grid.health(server).latency == 1.0
 
 
 async def test_what_is_asked_for_at_once_shares_the_line():
