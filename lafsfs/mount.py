@@ -41,6 +41,7 @@ from lafsfs.errors import (
     NotADirectoryNodeError,
     UsageError,
 )
+from lafsfs.fuse.arenas import bound_arenas
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
 from lafsfs.fuse.session import check_mountpoint, open_session
@@ -383,6 +384,7 @@ async def run_mount(
     """
     if not isinstance(root, DirectoryCap):
         raise NotADirectoryNodeError(f"this {root.kind} capability is of a file, not of a folder")
+    bound_arenas()
     await trio.to_thread.run_sync(check_mountpoint, mountpoint)
     await trio.to_thread.run_sync(_make_private, settings.state_directory)
     if not root.can_write:  # then nothing below can be written either

@@ -50,9 +50,10 @@ async def ask(
     asked_at = trio.current_time()
     limit = patience + size / SLOWEST_RATE
     try:
-        with trio.move_on_after(limit):
+        with broker.carrying(size), trio.move_on_after(limit):
+            load = broker.carried
             answer = await verb()
-            broker.note_success(server, trio.current_time() - asked_at, size)
+            broker.note_success(server, trio.current_time() - asked_at, size, load)
             return answer
         raise ServerUnavailableError(f"{server.name} did not answer within {limit:.0f} s")
     except (ServerUnavailableError, ProtocolError) as error:

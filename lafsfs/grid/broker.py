@@ -19,6 +19,7 @@ Rules:
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from lafsfs.crypto.hashes import permuted_position
 from lafsfs.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from lafsfs.grid.api import ServerVersion, StorageServer
 
@@ -68,7 +69,8 @@ class Estimate:
 class Health:
     """How a server has behaved, in seconds of the broker's clock.
 
-    ``delay``: of small answers, in seconds. ``pace``: of large ones, in seconds per byte.
+    ``delay``: of small answers, in seconds. ``pace``: of large ones, in seconds per byte of all
+    that was on its way to us at the time: what is asked for at once shares our line.
     """
 
     failures: int = 0  # in a row, since the last answer
@@ -109,6 +111,7 @@ class Broker:
         self._accepts: Callable[[StorageServer], bool] = _everyone
         self._clock = clock
         self._health: dict[StorageServer, Health] = {}
+        self._carried = 0
 
     @property
     def servers(self) -> tuple[StorageServer, ...]:
@@ -174,8 +177,25 @@ class Broker:
         self._health[server] = replace(health, probes=probes, retry_at=retry_at)
         return True
 
+    @property
+    def carried(self) -> int:
+        """Bytes that are on their way, to or from any server."""
+        return self._carried
+
+    @contextmanager
+    def carrying(self, size: int) -> Iterator[None]:
+        """While it lasts, ``size`` bytes more are on their way."""
+        self._carried += size
+        try:
+            yield
+        finally:
+            self._carried -= size
+
     def overdue_after(self, server: StorageServer, size: int) -> float:
-        """Seconds after which an answer of ``size`` bytes is overdue."""
+        """Seconds after which an answer is overdue.
+
+        ``size``: its bytes, or where those are many, all that is on its way together with it.
+        """
         own = _overdue_after(self.health(server), size)
         if own is None:
             others = (_overdue_after(health, size) for health in self._health.values())
@@ -188,15 +208,20 @@ class Broker:
         """Seconds that an answer of ``size`` bytes is likely to take; None if nobody can say."""
         health = self.health(server)
         if size > SMALL and health.pace is not None:
-            return health.pace.mean * size
+            return max(health.latency or 0.0, health.pace.mean * size)
         return health.latency
 
-    def note_success(self, server: StorageServer, latency: float, size: int = 0) -> None:
-        """An answer of ``size`` bytes came, ``latency`` seconds after it was asked for."""
+    def note_success(
+        self, server: StorageServer, latency: float, size: int = 0, load: int = 0
+    ) -> None:
+        """An answer of ``size`` bytes came, ``latency`` seconds after it was asked for.
+
+        ``load``: bytes that were on their way then, this answer's included.
+        """
         before = self.health(server)
         delay, pace = before.delay, before.pace
         if size > SMALL:
-            pace = Estimate.of(pace, latency / size)
+            pace = Estimate.of(pace, latency / max(size, load))
         else:
             delay = Estimate.of(delay, latency)
         lates, probes = (0, 0) if size else (before.lates, before.probes)
@@ -242,9 +267,10 @@ def _back_off(failures: int) -> float:
 def _overdue_after(health: Health, size: int) -> float | None:
     if size <= SMALL:
         return None if health.delay is None else health.delay.late
+    delay = 0.0 if health.delay is None else health.delay.late
     if health.pace is not None:
-        return health.pace.late * size
-    return None if health.delay is None else health.delay.late + size / UNKNOWN_RATE
+        return max(delay, health.pace.late * size)  # whichever it is that takes the time
+    return None if health.delay is None else delay + size / UNKNOWN_RATE
 
 
 def _sum_of_volumes(versions: Iterable[ServerVersion]) -> Space:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from math import inf, log2
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -40,7 +40,9 @@ from lafsfs.errors import (
 )
 from lafsfs.formats.geometry import HASH_SIZE
 from lafsfs.grid.asking import plain_errors
+from lafsfs.grid.broker import SMALL
 from lafsfs.grid.cpu import work_on
+from lafsfs.immutable.choosing import best_reader, is_last_resort
 from lafsfs.immutable.share import Run
 from lafsfs.immutable.treerows import ROW_LEAVES
 from lafsfs.immutable.verified import ContradictionError
@@ -49,14 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from lafsfs.formats.geometry import CHKGeometry
-    from lafsfs.grid.api import StorageServer
     from lafsfs.grid.broker import Broker
     from lafsfs.immutable.claims import TreeClaims
     from lafsfs.immutable.finder import ShareFinder
     from lafsfs.immutable.share import Answer, ShareReader
     from lafsfs.immutable.verified import VerifiedFile
 
-SAME = 0.010  # seconds; servers this quick are equally quick, and primary shares decode for free
 MAX_NOTES = 12  # how many troubles an error message speaks of
 _SOME_ROW = range(0)
 
@@ -79,11 +79,15 @@ class Download:
 
 @dataclass(eq=False, slots=True)
 class _Attempt:
-    """One reader at work. ``indexes``: positions in the run; ``generation``: spare of a spare."""
+    """One reader at work.
+
+    ``indexes``: positions in the run. ``load``: bytes on their way, its own included, if these are
+    enough to be a matter of the line and not of the server. ``generation``: spare of a spare.
+    """
 
     reader: ShareReader
     indexes: range
-    size: int
+    load: int
     started_at: float
     generation: int
     is_overdue: bool = False
@@ -187,10 +191,13 @@ class SegmentFetcher:
         return _Attempt(
             reader,
             span,
-            size=geometry.stored_blocks(segments.start, len(segments)).size,
+            load=self._load(geometry.stored_blocks(segments.start, len(segments)).size),
             started_at=trio.current_time(),
             generation=max((a.generation + 1 for a in self._active if a.is_overdue), default=0),
         )
+
+    def _load(self, size: int) -> int:
+        return size if size <= SMALL else self._broker.carried + size
 
     # --- choosing ---------------------------------------------------------------------------------
 
@@ -212,49 +219,27 @@ class SegmentFetcher:
         if not useful:
             return None
         load = Counter(reader.server for reader in self._asked)
-        times = {reader.server: self._expected(reader.server) for reader in useful}
-        fastest = min(times.values())
-        best = min(useful, key=lambda reader: self._rank(reader, load, times, fastest))
-        if self._is_last_resort(best):
+        size = self._verified.likely_geometry.block_size * self._run.count
+        best = best_reader(useful, self._broker, load, size)
+        if is_last_resort(best, self._broker):
             self._finder.ask_more()
         elif not load[best.server]:
             return best, useful[best]
         return None if self._finder.expected else (best, useful[best])
 
-    def _is_last_resort(self, reader: ShareReader) -> bool:
-        return reader.is_suspect or self._broker.is_doubtful(reader.server)
-
-    def _expected(self, server: StorageServer) -> float:
-        size = self._verified.likely_geometry.block_size * self._run.count
-        return max(SAME, self._broker.expected(server, size) or 0.0)
-
-    def _rank(
-        self,
-        reader: ShareReader,
-        load: Mapping[StorageServer, int],
-        times: Mapping[StorageServer, float],
-        fastest: float,
-    ) -> tuple[bool, bool, int, int, int]:
-        """Lower is better: in good standing, quick (to a factor of two), spread, primary."""
-        busy = load[reader.server]
-        slower = round(log2(times[reader.server] * (1 + busy) / fastest))
-        doubtful = self._broker.is_doubtful(reader.server)
-        return reader.is_suspect, doubtful, slower, busy, reader.shnum
-
     # --- what is late -----------------------------------------------------------------------------
 
     def _overdue_at(self, attempt: _Attempt) -> float:
-        interval = self._broker.overdue_after(attempt.reader.server, attempt.size)
+        interval = self._broker.overdue_after(attempt.reader.server, attempt.load)
         return attempt.started_at + interval * 2.0**attempt.generation
 
     def _next_overdue(self) -> float:
         waiting = (self._overdue_at(a) for a in self._active if not a.is_overdue)
-        return min(min(waiting, default=inf), self._finder.next_overdue())
+        return min(waiting, default=inf)
 
     def _look_for_late(self) -> None:
         """Let spares start for those that are overdue by now; these go on themselves."""
         now = trio.current_time()
-        self._finder.look_for_late()
         for attempt in self._active:
             if not attempt.is_overdue and self._overdue_at(attempt) <= now:
                 attempt.is_overdue = True

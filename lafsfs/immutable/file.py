@@ -88,7 +88,8 @@ class CiphertextFile:
         self._gave_up: ShareFinder | None = None  # what the last read that failed had found
         self._trees = TreeClaims()
         self._reported: set[tuple[str, int]] = set()
-        self._fetchers: set[SegmentFetcher] = set()
+        self._fetchers: dict[SegmentFetcher, None] = {}  # oldest first
+        self._seen: ShareFinder | None = None  # the last there was
         self._hints: dict[int, int] = {}  # what is meant by a number while it is a guess
 
     @property
@@ -183,15 +184,17 @@ class CiphertextFile:
             self.verified, finder, self._broker, self._trees, self._report, self._cache.run_errand
         )
         fetcher = SegmentFetcher(download, run, deliver)
-        self._fetchers.add(fetcher)
+        self._fetchers[fetcher] = None
         try:
             await fetcher.run()
         finally:
-            self._fetchers.discard(fetcher)
+            del self._fetchers[fetcher]
 
     def _new_finder(self) -> ShareFinder:
         places = self._places and self._places.recall(self.cap.storage_index)
-        return ShareFinder(self._broker, self.verified, self._cache.run_errand, places or None)
+        start = self._cache.run_errand
+        self._seen = ShareFinder(self._broker, self.verified, start, places or None)
+        return self._seen
 
     def _note_places(self, finder: ShareFinder) -> None:
         if self._places is not None:

@@ -6,7 +6,9 @@ an earlier life is known from the start: then nobody is asked, as long as what i
 
 Rules:
 
-- Servers in doubt are asked last, and those whose shares are remembered after them.
+- Servers whose shares are remembered are asked after the others, and servers in doubt only when
+  nobody else is left to be waited for, or when a probe of them is due: one that hangs must not be
+  asked anew for every file.
 - Questions belong to nobody's fetch. They are small, :data:`PARALLEL` of them at most are waited
   for at a time, and a late answer is as welcome as any.
 - An answer may bring many shares: a reader is made for each, and the fetcher chooses.
@@ -23,7 +25,8 @@ import trio
 
 from lafsfs.errors import ServerError
 from lafsfs.grid.api import ShareKind
-from lafsfs.grid.asking import ask
+from lafsfs.grid.asking import ask, plain_errors
+from lafsfs.grid.broker import SOONEST_OVERDUE
 from lafsfs.immutable.share import ShareReader
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ class ShareFinder:
         remembered = self._recall(servers, places)
 
         def order(server: StorageServer) -> tuple[bool, bool]:  # sorting is stable
-            return server in remembered, broker.is_doubtful(server)
+            return broker.is_doubtful(server), server in remembered
 
         self._queue = deque(sorted(servers, key=order))
 
@@ -109,44 +112,65 @@ class ShareFinder:
 
     def ask_more(self) -> None:
         """Ask the next servers, as far as no more than :data:`PARALLEL` are being waited for."""
-        while self._queue and self.expected < PARALLEL:
-            server = self._queue.popleft()
+        while self.expected < PARALLEL and (server := self._next()) is not None:
+            self._queue.remove(server)
             self._asked_at[server] = trio.current_time()
             self._start(partial(self._ask, server))
 
-    def next_overdue(self) -> float:
-        """When the next answer becomes overdue; infinity if none does."""
-        waiting = (server for server in self._asked_at if server not in self._late)
-        return min(map(self._overdue_at, waiting), default=float("inf"))
-
-    def look_for_late(self) -> None:
-        """Stop hoping for a better spread from those that are overdue by now."""
-        now = trio.current_time()
-        for server in self._asked_at.keys() - self._late:
-            if self._overdue_at(server) <= now:
-                self._late.add(server)
-                self._broker.note_late(server)
-
-    def _overdue_at(self, server: StorageServer) -> float:
-        return self._asked_at[server] + self._broker.overdue_after(server, 0)
+    def _next(self) -> StorageServer | None:
+        for server in self._queue:
+            if (
+                not self.expected
+                or not self._broker.is_doubtful(server)
+                or self._broker.take_probe(server)
+            ):
+                return server
+        return None
 
     async def _ask(self, server: StorageServer) -> None:
-        index = self._verified.cap.storage_index
         try:
-            shnums = await ask(
-                self._broker,
-                server,
-                lambda: server.list_shares(ShareKind.IMMUTABLE, index),
-                patience=LIST_PATIENCE,
-            )
+            with plain_errors():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch, server)
+                    shnums = await self._list(server)
+                    nursery.cancel_scope.cancel()
             self._found(server, shnums)
         except ServerError as error:
             self.notes[server] = str(error)
         finally:
             self._asked_at.pop(server, None)
             self._late.discard(server)
-            for listener in tuple(self.listeners):
-                listener()
+            self._tell()
+
+    async def _list(self, server: StorageServer) -> frozenset[int]:
+        index = self._verified.cap.storage_index
+        return await ask(
+            self._broker,
+            server,
+            lambda: server.list_shares(ShareKind.IMMUTABLE, index),
+            patience=LIST_PATIENCE,
+        )
+
+    async def _watch(self, server: StorageServer) -> None:
+        """Stop hoping for a better spread from a server that is overdue.
+
+        When that is, may turn out while we wait: by how long others take.
+        """
+        while True:
+            left = self._overdue_at(server) - trio.current_time()
+            if left <= 0:
+                break
+            await trio.sleep(min(left, SOONEST_OVERDUE))
+        self._late.add(server)
+        self._broker.note_late(server)
+        self._tell()
+
+    def _overdue_at(self, server: StorageServer) -> float:
+        return self._asked_at[server] + self._broker.overdue_after(server, 0)
+
+    def _tell(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()
 
     def _found(self, server: StorageServer, shnums: Iterable[int]) -> None:
         known = {reader.shnum for reader in self.readers if reader.server is server}

@@ -38,7 +38,7 @@ LAFSFS = [sys.executable, "-m", "lafsfs"]
 CHUNK = 1 << 20  # bytes of one read call
 PAGE = 4096  # bytes of a random read
 TOUCHES = 40  # random reads, each in a segment that was not touched before
-TREE = (10, 99)  # directories below the root, and in each of them: 1,000 in all
+BRANCHES = 10  # directories below the root of a tree; the others are in them
 
 
 @dataclass(frozen=True)
@@ -202,12 +202,12 @@ def sshfs(grid: Grid, base: Path, root: str, port: int) -> Iterator[Callable[[],
         "accounts.file": "private/accounts",
     }
     grid.client.stop()
-    for name, value in settings.items():
-        grid.client.configure("sftpd", name, value)
+    with (Path(grid.client.directory) / "tahoe.cfg").open("a") as file:
+        print("\n[sftpd]", *(f"{k} = {v}" for k, v in settings.items()), sep="\n", file=file)
     grid.client.start()
     wait_for_servers(grid)
-    options = f"IdentityFile={key},StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null"
-    algorithms = "PubkeyAcceptedAlgorithms=+ssh-rsa,HostKeyAlgorithms=+ssh-rsa"
+    ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    ssh += " -o PubkeyAcceptedAlgorithms=+ssh-rsa -o HostKeyAlgorithms=+ssh-rsa"
 
     def unmount() -> None:
         if os.path.ismount(point):
@@ -216,8 +216,9 @@ def sshfs(grid: Grid, base: Path, root: str, port: int) -> Iterator[Callable[[],
     def mount() -> Path:
         unmount()
         drop_kernel_caches()
-        command = ["sshfs", "-p", str(port), "-o", f"{options},{algorithms}"]
-        subprocess.run([*command, "bench@127.0.0.1:/", str(point)], check=True)
+        options = f"ssh_command={ssh},IdentityFile={key}"
+        command = ["sshfs", "-p", str(port), "-o", options, "bench@127.0.0.1:/", str(point)]
+        subprocess.run(command, check=True)
         return point
 
     try:
@@ -295,9 +296,10 @@ class OnFiveServers:
         assert len(data) == PAGE
         return data
 
-    def walking(self) -> Iterator[Row]:
-        top = self._plant()
-        count = 1 + TREE[0] * (1 + TREE[1])
+    def walking(self, directories: int) -> Iterator[Row]:
+        leaves = directories // BRANCHES - 1
+        top = self._plant(leaves)
+        count = 1 + BRANCHES * (1 + leaves)
         mine, theirs = [], []
         for _ in range(self.rounds):
             with self.ours.mounted(cap=top) as mount:
@@ -308,12 +310,12 @@ class OnFiveServers:
             )
         yield compared(f"find over {count} directories, each", "ms", mine, theirs, "manifest", 3)
 
-    def _plant(self) -> str:
+    def _plant(self, leaves: int) -> str:
         """A tree, made through a mount; its capability."""
         top = self.grid.web.make_directory()
         with self.ours.mounted(cap=top) as mount:
-            for outer in range(TREE[0]):
-                for inner in range(TREE[1]):
+            for outer in range(BRANCHES):
+                for inner in range(leaves):
                     (mount.point / f"{outer}" / f"{inner}").mkdir(parents=True)
         return top
 
@@ -449,7 +451,8 @@ def stock_cases(options: argparse.Namespace, base: Path) -> Iterator[dict[str, o
     with stock_grid(options.tahoe, base, servers=5, shares=shares) as grid:
         ours = Lafsfs(base / "lafsfs", "--node-dir", str(grid.client.directory))
         both = OnFiveServers(grid, ours, options.megabytes, options.rounds)
-        cases = {"stock": both.sequential, "random": both.random_reads, "find": both.walking}
+        cases: dict[str, object] = {"stock": both.sequential, "random": both.random_reads}
+        cases["find"] = lambda: both.walking(options.directories)
         if shutil.which("sshfs"):
             cases["sshfs"] = lambda: both.over_sftp(base, options.sftp_port)
         else:
@@ -469,6 +472,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare how fast things can be read.")
     parser.add_argument("--tahoe", type=Path, default=find_tahoe(), help="the stock command")
     parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--directories", type=int, default=1000, help="in the tree for find")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--only", help="one case: stock random find sshfs gocryptfs again ready ..."

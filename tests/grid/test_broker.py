@@ -104,7 +104,21 @@ async def test_large_answers_are_judged_by_their_pace():
     assert grid.overdue_after(server, 2 * megabyte) == pytest.approx(40.0)
     assert grid.expected(server, megabyte // 2) == pytest.approx(5.0)
     assert grid.overdue_after(server, 0) == 3.0
-    assert grid.health(server).latency == 1.0
+    assert grid.overdue_after(server, megabyte // 32 + 1) == 3.0  # no sooner than a small one
+    assert grid.expected(server, megabyte // 32 + 1) == grid.health(server).latency == 1.0
+
+
+async def test_what_is_asked_for_at_once_shares_the_line():
+    grid = fake_grid(1)
+    (server,) = grid.servers
+    megabyte = 1 << 20
+    with grid.carrying(megabyte), grid.carrying(9 * megabyte):
+        assert grid.carried == 10 * megabyte
+        for _ in range(50):
+            grid.note_success(server, 10.0, megabyte, grid.carried)
+    assert grid.carried == 0
+    assert grid.overdue_after(server, megabyte) == pytest.approx(2.0)  # alone it takes a second
+    assert grid.overdue_after(server, 10 * megabyte) == pytest.approx(20.0)
 
 
 async def test_who_is_late_is_in_doubt_until_it_carries_something_again(autojump_clock):
