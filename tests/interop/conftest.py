@@ -1,4 +1,4 @@
-"""One real grid for all these tests, started when the first of them needs it.
+"""One real grid for all these tests, started when the first of them needs it and stopped after the last.
 
 Tests that take servers down put them back up. Every test works in a directory of its own.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tahoe():
     """The stock command."""
     found = find_tahoe()
@@ -29,7 +29,7 @@ def tahoe():
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stock(tahoe, tmp_path_factory):
     """An introducer, five storage servers, and a client with a web API."""
     base = tmp_path_factory.mktemp("stock")
@@ -37,7 +37,7 @@ def stock(tahoe, tmp_path_factory):
         yield grid
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ours(stock, tmp_path_factory):
     """lafsfs on the same grid, as the same client, straight from the client's directory."""
     return Ours(tmp_path_factory.mktemp("ours"), ("--node-dir", str(stock.client.directory)))
@@ -51,7 +51,7 @@ class Tree:
     what: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plant(tahoe, stock) -> Callable[..., Tree]:
     """Makes directories below the alias ``tahoe:``, which both sides know."""
     node = ["-d", str(stock.client.directory)]
