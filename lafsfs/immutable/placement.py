@@ -87,7 +87,8 @@ class Places:
         if reached >= encoding.happy:
             return
         text = (
-            f"shares can be placed on {reached} servers, and {encoding.happy} are needed"
+            f"shares can be placed on {reached} {'server' if reached == 1 else 'servers'}, and "
+            f"{encoding.happy} are needed"
             f"{_listed(self.notes.values())}"
         )
         if self.lacks_room:
@@ -155,6 +156,9 @@ async def _list_shares(job: Job, places: Places) -> None:
             answers[server] = {shnum for shnum in held if 0 <= shnum < job.encoding.n}
 
     candidates = _candidates(job)
+    for server in job.broker.servers:
+        if not job.broker.accepts_new_shares(server):
+            places.notes[server] = f"{server.name} has no Grid Manager's certificate"
     answers: dict[StorageServer, set[int]] = {}
     async with trio.open_nursery() as nursery:
         for server in candidates:

@@ -256,6 +256,15 @@ async def test_a_server_that_refuses_is_replaced(autojump_clock):
     assert await reads_back(broker, cap, SMALL)
 
 
+async def test_servers_that_may_not_be_given_shares_are_named():
+    servers, broker = empty_grid(4)
+    broker.set_servers(servers, accepts=lambda server: server is servers[2])
+    why = r"on 1 server, and 3 are needed.*fake0 has no Grid Manager's certificate; fake1"
+    with pytest.raises(NotHappyError, match=why):
+        await put(broker, LARGE)
+    assert [len(server.calls) > 0 for server in servers] == [False, False, True, False]
+
+
 async def test_too_few_servers_is_an_error_that_names_the_others():
     servers, broker = empty_grid(4)
     servers[0].down = servers[1].down = True
