@@ -1,4 +1,4 @@
-"""One real grid for all these tests, started when the first of them needs it and stopped after the last.
+"""One real grid for all these tests, from the first that needs it to the last.
 
 Tests that take servers down put them back up. Every test works in a directory of its own.
 """
