@@ -31,6 +31,7 @@ import os, signal, sys, time
 from pathlib import Path
 from lafsfs.cli.background import BackgroundError, run_in_background
 from lafsfs.errors import MountError, UsageError
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by who runs tests with ``&``
 here = Path({str(tmp_path)!r})
 
 def work(ready):
@@ -111,6 +112,7 @@ def test_interrupting_the_parent_stops_the_child(tmp_path: Path) -> None:
 import os, signal, sys, time
 from pathlib import Path
 from lafsfs.cli.background import run_in_background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 here = Path({str(tmp_path)!r})
 def work(ready):
 {textwrap.indent(textwrap.dedent(work), "    ")}
