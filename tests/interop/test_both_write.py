@@ -82,7 +82,7 @@ def test_a_folder_by_turns(stock, ours, plant, format):
 @pytest.mark.parametrize("format", MUTABLE)
 def test_a_mutable_file_by_turns(stock, ours, plant, format, maker):
     tree, web = plant(), stock.web
-    sizes = (1000, 2 * MDMF_SEGMENT + 5, 10, MDMF_SEGMENT, 0, 300_000)
+    sizes = (2 * MDMF_SEGMENT + 5, 10, 0, 300_000)
     if maker == "stock":
         web.put_child(tree.cap, "file", contents=b"first", format=format)
     else:

@@ -6,6 +6,7 @@ for the time it takes. Afterwards the server is put right, and everything goes o
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,13 @@ pytestmark = pytest.mark.interop
 
 BIG = 8_000_000  # bytes, eight segments: reading and writing it takes longer than ending a process
 BEGINNING = 300_000
+UNAVAILABLE = "|".join(map(os.strerror, (errno.EIO, errno.EHOSTUNREACH, errno.ETIMEDOUT)))
 
 
 class Trouble:
     """What can happen to a server while it is used, and how to put it right."""
 
     def __init__(self, stock, number):
-        self.stock = stock
         self.server = stock.servers[number]
         self._put_right = []  # what is left to do
 
@@ -35,14 +36,13 @@ class Trouble:
         self._put_right.append(getattr(self, what)())
 
     def put_right(self):
-        """Undo what happened, and wait until stock is connected to all servers again."""
+        """Undo what happened."""
         while self._put_right:
             self._put_right.pop()()
-        self.stock.client.wait_for(SERVERS)
 
     def killed(self):
         self.server.kill()
-        return self.server.start
+        return self.server.start_again
 
     def hung(self):
         self.server.hang()
@@ -61,21 +61,25 @@ class Trouble:
     def _start_again_with(self, reserved_space):
         self.server.stop()
         self.server.configure("storage", "reserved_space", reserved_space)
-        self.server.start()
+        self.server.start_again()
 
     def given_another_key(self):
-        """Another tub, therefore another address, another id, and other write enablers."""
-        old = self.server.directory / "old private"
+        """Another tub, therefore another pin in its NURL, another id, and other write enablers.
+
+        It is announced by the same signing key, and at the same address.
+        """
+        private, old = self.server.private, self.server.directory / "old private"
         self.server.stop()
-        self.server.private.rename(old)
-        self.server.private.mkdir(mode=0o700)
-        self.server.start()
+        shutil.copytree(private, old)
+        for path in (private / "node.pem", *private.glob("*.furl")):
+            path.unlink()
+        self.server.start_again()
 
         def put_back():
             self.server.stop()
-            shutil.rmtree(self.server.private)
-            old.rename(self.server.private)
-            self.server.start()
+            shutil.rmtree(private)
+            old.rename(private)
+            self.server.start_again()
 
         return put_back
 
@@ -84,13 +88,20 @@ MISFORTUNES = ("killed", "hung", "emptied", "filled", "given_another_key")
 
 
 @contextmanager
-def trouble_with(stock, number):
-    """Trouble that a server may have, and has no more when the block has ended."""
-    trouble = Trouble(stock, number)
+def trouble_with(stock, *numbers):
+    """Trouble that servers may have, and have no more when the block has ended."""
+    troubles = [Trouble(stock, number) for number in numbers]
     try:
-        yield trouble
+        yield troubles
     finally:
+        put_right(stock, troubles)
+
+
+def put_right(stock, troubles):
+    """Undo what happened, and wait until stock is connected to all servers again."""
+    for trouble in troubles:
         trouble.put_right()
+    stock.client.wait_for(SERVERS, stock.servers)
 
 
 @pytest.mark.parametrize("number", [1])
@@ -104,16 +115,16 @@ def test_while_reading(stock, ours, plant, what, number):
     below = web.make_child_directory(tree.cap, "below")
     for name, data in small.items():
         web.put_child(below, name, contents=data, format=name.split()[0])
-    with trouble_with(stock, number) as trouble, ours.mount(tree.what) as mount:
+    with trouble_with(stock, number) as troubles, ours.mount(tree.what) as mount:
         mount.expect_log("")
         with (mount / "big").open("rb", buffering=0) as file:
             beginning = file.read(BEGINNING)
-            trouble.strike(what)
+            troubles[0].strike(what)
             assert beginning + file.read() == big
         assert set(os.listdir(mount / "below")) == small.keys()
         for name, data in small.items():
             assert (mount / "below" / name).read_bytes() == data
-        trouble.put_right()
+        put_right(stock, troubles)
         assert (mount / "below").is_dir()
         assert web.get(tree.cap, "big") == big
 
@@ -125,7 +136,7 @@ def test_while_writing(stock, ours, plant, what, number):
     big = contents(what, BIG)
     web.put_child(tree.cap, "mutable", contents=b"before", format="mdmf")
     incoming = stock.servers[number].storage / "shares" / "incoming"
-    with trouble_with(stock, number) as trouble, ThreadPoolExecutor(1) as pool:
+    with trouble_with(stock, number) as troubles, ThreadPoolExecutor(1) as pool:
         with ours.mount(tree.what) as mount:
             mount.expect_log("")
             written = pool.submit((mount / "big").write_bytes, big)
@@ -134,7 +145,7 @@ def test_while_writing(stock, ours, plant, what, number):
                 "the server gets a share",
                 every=0.005,
             )
-            trouble.strike(what)
+            troubles[0].strike(what)
             assert written.result() == BIG
             (mount / "small").write_bytes(b"small")
             (mount / "folder").mkdir()
@@ -143,7 +154,7 @@ def test_while_writing(stock, ours, plant, what, number):
                 file.write(b" and after")
             (mount / "small").rename(mount / "folder" / "moved")
             assert (mount / "mutable").read_bytes() == b"before and after"
-        trouble.put_right()
+        put_right(stock, troubles)
         assert web.get(tree.cap, "big") == big
         assert web.get(tree.cap, "folder", "moved") == b"small"
         assert web.get(tree.cap, "folder", "file") == contents("file", 10_000)
@@ -156,3 +167,34 @@ def test_while_writing(stock, ours, plant, what, number):
             assert (mount / "big").read_bytes() == big
         assert web.get(tree.cap, "mutable") == b"all is well"
         assert web.get(tree.cap, "folder", "again") == b"again"
+
+
+def can_be_read(path):
+    try:
+        return bool(path.read_bytes())
+    except OSError:
+        return False
+
+
+def test_too_few_servers_are_left(stock, ours, plant):
+    """Whoever asks is told; nothing that was accepted is lost; all goes on when they are back."""
+    tree, web = plant(), stock.web
+    for name in ("read", "unread"):
+        web.put_child(tree.cap, name, contents=contents(name, 100_000))
+    with trouble_with(stock, *range(1, SERVERS)) as troubles, ours.mount(tree.what) as mount:
+        mount.expect_log("")
+        assert (mount / "read").read_bytes() == contents("read", 100_000)
+        for trouble in troubles:
+            trouble.strike("killed")
+        assert set(os.listdir(mount.path)) == {"read", "unread"}
+        with pytest.raises(OSError, match=UNAVAILABLE):
+            (mount / "unread").read_bytes()
+        with pytest.raises(OSError, match=UNAVAILABLE):
+            (mount / "written").write_bytes(b"while they were away")
+        put_right(stock, troubles)
+        wait_until(lambda: "written" in web.children(tree.cap), "what was written is stored")
+        assert web.get(tree.cap, "written") == b"while they were away"
+        wait_until(lambda: can_be_read(mount / "unread"), "what was there before can be read")
+        assert (mount / "unread").read_bytes() == contents("unread", 100_000)
+        (mount / "after").write_bytes(b"after")
+        assert web.get(tree.cap, "after") == b"after"

@@ -66,7 +66,7 @@ def stock_grid(tahoe: Path, base: Path, *, servers: int, shares: Shares) -> Iter
         commands = [server_command(*pair, furl) for pair in zip(nodes, ports, strict=True)]
         create(tahoe, [*commands, client_command(client, web_port, furl, shares)])
         with started(*nodes, client):
-            client.wait_for(servers)
+            client.wait_for(servers, nodes)
             yield Grid(tahoe, introducer, nodes, client)
 
 

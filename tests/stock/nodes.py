@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.stock.processes import Service, wait_until
+from tests.stock.processes import Service, answers, wait_until
 from tests.stock.web import WebClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def find_tahoe() -> Path | None:
@@ -63,14 +63,23 @@ class Node(Service):
         """Where its shares are, if it has any."""
         return self.directory / "storage"
 
+    def start_again(self) -> None:
+        """Start one that has been up before, and wait until it can be reached."""
+        self.start()
+        port = int(self._configuration().get("node", "tub.port").split(":")[1])
+        wait_until(lambda: answers(port), f"{self.directory.name} answers", why_not=self.last_words)
+
     def configure(self, section: str, option: str, value: str) -> None:
         """Change ``tahoe.cfg`` for the next start."""
-        path = self.directory / "tahoe.cfg"
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.read(path)
+        parser = self._configuration()
         parser.set(section, option, value)
-        with path.open("w") as file:
+        with (self.directory / "tahoe.cfg").open("w") as file:
             parser.write(file)
+
+    def _configuration(self) -> configparser.ConfigParser:
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read(self.directory / "tahoe.cfg")
+        return parser
 
 
 class Client(Node):
@@ -80,17 +89,18 @@ class Client(Node):
         super().__init__(tahoe, directory)
         self.web = WebClient(f"http://127.0.0.1:{web_port}")
 
-    def wait_for(self, count: int) -> None:
-        """Wait until it is connected to exactly ``count`` storage servers."""
-        wait_until(
-            lambda: self.web.connected() == count,
-            f"the stock client is connected to {count} servers",
-            why_not=self._why_not,
-        )
+    def wait_for(self, count: int, servers: Sequence[Node] = ()) -> None:
+        """Wait until it is connected to exactly ``count`` storage servers.
 
-    def _why_not(self) -> str:
-        states = [f"{s['nickname']}: {s['connection_status']}" for s in self.web.servers()]
-        return "\n".join([*states, self.last_words()])
+        It asks them every second. ``servers``: nodes to be quoted when it does not come to that.
+        """
+
+        def why_not() -> str:
+            states = [f"{s['nickname']}: {s['connection_status']}" for s in self.web.servers()]
+            return "\n".join([*states, *(node.last_words() for node in (self, *servers))])
+
+        what = f"the stock client is connected to {count} servers"
+        wait_until(lambda: self.web.connected() == count, what, why_not=why_not)
 
 
 def introducer_command(node: Node, port: int) -> list[str]:

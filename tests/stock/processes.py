@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,16 +15,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_SECONDS = 90.0  # a node on a busy two-core machine takes about five
+PORTS = (16_000, 32_000)  # below what Linux takes for connections (ip_local_port_range)
 LOG_LINES = 20  # of a process that did not do what it should
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports on loopback that nobody uses, all different."""
+    """TCP ports on loopback that nobody uses, all different.
+
+    They are not among those that the kernel gives to whoever asks for any: one of these may be
+    somebody else's by the time a process listens, or while a process that was ended is away.
+    """
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.randrange(*PORTS)
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
 
 
 def wait_until(
