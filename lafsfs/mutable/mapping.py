@@ -225,6 +225,8 @@ class _Look:
             known = self._asked if everyone else self._done()
             hidden = found.unrecoverable_newer() or best.seqnum < self._highest_seen
             return not hidden and known >= min(self._first, self._limit)
+        if self._limit < len(self._order) and not self._suffices():
+            return False
         return not everyone and self._found_boundary()
 
     def _found_boundary(self) -> bool:

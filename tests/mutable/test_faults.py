@@ -82,6 +82,18 @@ async def test_too_few_servers_for_happiness_and_nothing_is_written(
     assert servermap.highest_seqnum() == 1
 
 
+async def test_servers_that_failed_lately_are_asked_when_a_write_needs_them(
+    five: Client, format_: MutableFormat
+) -> None:
+    """Back since a moment ago, and nobody has noticed yet."""
+    made = await five.create(format_, b"old")
+    for server in five.servers[:3]:
+        five.broker.note_failure(server)
+    await five.open(made).modify(lambda old: b"new")
+    assert all(len(server.held(made.storage_index)) == 1 for server in five.servers)
+    assert (await five.rival().open(made).servermap(Mode.CHECK)).settled()
+
+
 async def test_servers_that_take_nothing(five: Client, format_: MutableFormat) -> None:
     made = await five.create(format_, b"old")
     for server in five.servers[:3]:
