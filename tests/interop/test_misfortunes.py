@@ -169,32 +169,34 @@ def test_while_writing(stock, ours, plant, what, number):
         assert web.get(tree.cap, "folder", "again") == b"again"
 
 
-def can_be_read(path):
+def succeeds(action, *arguments):
+    """Whether it does what it is to do, by now."""
     try:
-        return bool(path.read_bytes())
+        action(*arguments)
     except OSError:
         return False
+    return True
 
 
 def test_too_few_servers_are_left(stock, ours, plant):
     """Whoever asks is told; nothing that was accepted is lost; all goes on when they are back."""
     tree, web = plant(), stock.web
-    for name in ("read", "unread"):
-        web.put_child(tree.cap, name, contents=contents(name, 100_000))
+    files = {name: contents(f"{tree.what} {name}", 100_000) for name in ("read", "unread")}
+    for name, data in files.items():
+        web.put_child(tree.cap, name, contents=data)
     with trouble_with(stock, *range(1, SERVERS)) as troubles, ours.mount(tree.what) as mount:
         mount.expect_log("")
-        assert (mount / "read").read_bytes() == contents("read", 100_000)
+        assert (mount / "read").read_bytes() == files["read"]
         for trouble in troubles:
             trouble.strike("killed")
-        assert set(os.listdir(mount.path)) == {"read", "unread"}
+        assert set(os.listdir(mount.path)) == files.keys()
         with pytest.raises(OSError, match=UNAVAILABLE):
             (mount / "unread").read_bytes()
         with pytest.raises(OSError, match=UNAVAILABLE):
             (mount / "written").write_bytes(b"while they were away")
         put_right(stock, troubles)
-        wait_until(lambda: "written" in web.children(tree.cap), "what was written is stored")
-        assert web.get(tree.cap, "written") == b"while they were away"
-        wait_until(lambda: can_be_read(mount / "unread"), "what was there before can be read")
-        assert (mount / "unread").read_bytes() == contents("unread", 100_000)
-        (mount / "after").write_bytes(b"after")
-        assert web.get(tree.cap, "after") == b"after"
+        wait_until(lambda: succeeds((mount / "unread").read_bytes), "what is there can be read")
+        assert (mount / "unread").read_bytes() == files["unread"]
+        wait_until(lambda: succeeds((mount / "after").write_bytes, b"after"), "a file is written")
+    assert web.get(tree.cap, "written") == b"while they were away"
+    assert web.get(tree.cap, "after") == b"after"
