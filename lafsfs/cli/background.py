@@ -46,8 +46,8 @@ def run_in_background(work: Callable[[Callable[[], None]], None], log: Path) -> 
     if pid == 0:
         os.close(from_child)
         _child(work, to_parent, log)
-    os.close(to_parent)
     try:
+        os.close(to_parent)
         with open(from_child, "rb") as pipe:
             report = pipe.read()
     except KeyboardInterrupt:

@@ -12,16 +12,14 @@ import stat
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import MountEntry, parse_mountinfo
 from lafsfs.errors import MountError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def parent(tmp_path: Path, work: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +45,13 @@ else:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
     )
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Until the process waits for something in the kernel."""
+    status = Path(f"/proc/{pid}/stat")
+    while status.read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.01)
 
 
 def test_ready(tmp_path: Path) -> None:
@@ -104,12 +109,13 @@ def test_a_failure_after_ready_is_in_the_log(tmp_path: Path) -> None:
 def test_interrupting_the_parent_stops_the_child(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     work = """
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     open(here / "fifo", "w").close()
-    time.sleep(30)
+    signal.sigtimedwait({signal.SIGTERM}, 60)
+    os._exit(3)
     """
     program = f"""
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 from lafsfs.cli.background import run_in_background
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -126,8 +132,9 @@ except KeyboardInterrupt:
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         (tmp_path / "fifo").read_bytes()
+        wait_until_asleep(process.pid)  # in its read: a signal just before would not end that
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert output == b"no child left\n"
 
 
