@@ -157,8 +157,25 @@ class MountError(LocalError):
     """The mount cannot be made: mountpoint, FUSE device or permissions."""
 
 
-class StagingFullError(LocalError):
-    """The local disk that holds staged data has no room left."""
+class JournalError(LocalError):
+    """The journal, which holds what is not on the grid yet, cannot be used."""
+
+
+class JournalBusyError(JournalError):
+    """Another process has this journal open: the same capability is mounted already."""
+
+    errno = _errno.EBUSY
+
+
+class JournalFormatError(JournalError):
+    """The journal is damaged, of a newer format, or another capability's; it was left as it is.
+
+    The message says which, and what to do.
+    """
+
+
+class JournalFullError(JournalError):
+    """The journal has reached its limit, or the disk it lies on has no room left."""
 
     errno = _errno.ENOSPC
 

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "caps",
         "formats",
         "grid",
-        "cache",
+        "cache journal",
         "immutable mutable gbs",
         "nodes",
         "vfs",

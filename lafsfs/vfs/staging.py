@@ -37,7 +37,7 @@ from cachetools import LRUCache
 
 from lafsfs.crypto import aes
 from lafsfs.crypto.hashes import derive_key
-from lafsfs.errors import HashMismatchError, LocalError, StagingCorruptError, StagingFullError
+from lafsfs.errors import HashMismatchError, JournalFullError, LocalError, StagingCorruptError
 from lafsfs.vfs.extents import BasePiece, Extent, ExtentMap, Hole
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class StagedContents:
         """Lay ``data`` over the file at ``offset``.
 
         Raises:
-            StagingFullError: no room on the local disk.
+            JournalFullError: no room on the local disk.
         """
         view = memoryview(data)
         while view:
@@ -222,7 +222,7 @@ class StagedContents:
                     await trio.to_thread.run_sync(self._write_sealed, batch, positions)
             except OSError as error:
                 self._retired = batch + self._retired
-                kind = StagingFullError if error.errno in _FULL else LocalError
+                kind = JournalFullError if error.errno in _FULL else LocalError
                 raise kind(f"cannot stage what was written: {error.strerror}") from None
             except BaseException:
                 self._retired = batch + self._retired

@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafsfs.errors import LocalError, StagingCorruptError, StagingFullError
+from lafsfs.errors import JournalFullError, LocalError, StagingCorruptError
 from lafsfs.vfs import staging
 from lafsfs.vfs.staging import RECORD_SIZE, StagingArea
 
@@ -110,7 +110,7 @@ async def test_a_full_disk_loses_nothing(area, tmp_path):
     area.budget = 0
     full = os.open("/dev/full", os.O_RDWR)
     contents._descriptor = os.dup(full)
-    with pytest.raises(StagingFullError) as caught:
+    with pytest.raises(JournalFullError) as caught:
         await contents.write(0, b"kept")
     assert caught.value.errno == errno.ENOSPC
     assert await everything(contents) == b"kept"

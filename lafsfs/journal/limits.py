@@ -1,0 +1,139 @@
+"""How much may be staged: writers are slowed down, and then refused, before anything runs out.
+
+Theory. Every byte written to a file is *promised* a place on the disk before it is taken, so that
+closing, renaming and the like, which need little, never find the disk full. Promised bytes become
+*used* ones when they are written down, and free ones when they are on the grid.
+
+- From ``HIGH_WATER`` of the limit on, each writer pauses a little, so that uploads catch up.
+- At the limit writers wait as long as uploads got on within the last ``patience`` seconds. After
+  that they get :class:`~lafsfs.errors.JournalFullError`, the system call ENOSPC.
+- ``margin`` bytes of the disk are left free for what is not counted here: rows, SQLite's log, and
+  other programs. The disk is asked only every ``LOOK_AGAIN`` bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from lafsfs.errors import JournalFullError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HIGH_WATER: Final = 0.75  # of the limit
+PAUSE: Final = 0.05  # seconds, of one write above it: about 1 MiB
+LOOK_AGAIN: Final = 16 << 20  # bytes promised between two looks at the disk
+LOOK_SOON: Final = 1.0  # seconds between two looks while it is nearly full
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a journal may take.
+
+    ``staged``: bytes of contents not on the grid yet; None for half of what the disk has free when
+    the journal is opened. ``margin``: bytes of the disk left free. ``patience``: seconds without
+    progress after which a writer is refused.
+    """
+
+    staged: int | None = None
+    margin: int = 256 << 20
+    patience: float = 10.0
+
+
+class Room:
+    """The count of what is promised and used."""
+
+    def __init__(self, directory: Path, limits: Limits) -> None:
+        """Asks the disk: make it in a thread."""
+        self._directory = directory
+        self._limits = limits
+        free = self._free() - limits.margin
+        self.limit = max(0, free) // 2 if limits.staged is None else limits.staged
+        self.promised = 0
+        self.used = 0
+        self._seen_free = free
+        self._until_look = LOOK_AGAIN
+        self._looked = -float("inf")
+        self._progressed = -float("inf")
+        self._freed = trio.Event()
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether whatever waits to be uploaded should be, without waiting for quiet."""
+        return self.promised + self.used > HIGH_WATER * self.limit or self._seen_free <= 0
+
+    async def promise(self, size: int) -> None:
+        """Promise a place to ``size`` bytes; waits while there is none but some is being made.
+
+        Raises:
+            JournalFullError: nothing is getting free.
+        """
+        if self.is_scarce:
+            await self._wait(PAUSE)
+        while not self._fits(size):
+            patience = self._limits.patience - (trio.current_time() - self._progressed)
+            if patience <= 0:
+                raise self._full(size)
+            await self._wait(patience)
+        self.promised += size
+
+    def release(self, size: int) -> None:
+        """Promised bytes are not needed any more."""
+        self.promised -= size
+        self._wake()
+
+    def use(self, size: int) -> None:
+        """So many bytes are on the disk now."""
+        self.used += size
+
+    def free(self, size: int) -> None:
+        """So many bytes are not on the disk any more."""
+        self.used -= size
+        if size:
+            self.progress()
+            self._wake()
+
+    def progress(self) -> None:
+        """An upload got on: what it frees will be worth waiting for."""
+        self._progressed = trio.current_time()
+
+    def _wake(self) -> None:
+        self._freed.set()
+        self._freed = trio.Event()
+
+    async def _wait(self, seconds: float) -> None:
+        freed = self._freed
+        with trio.move_on_after(seconds):
+            await freed.wait()
+
+    def _fits(self, size: int) -> bool:
+        self._until_look -= size
+        now = trio.current_time()
+        if self._until_look < 0 or (self._seen_free < size and now > self._looked + LOOK_SOON):
+            self._until_look, self._looked = LOOK_AGAIN, now
+            self._seen_free = self._free() - self._limits.margin - self.promised
+        if self._seen_free < size:
+            return False
+        if self.promised + self.used + size > self.limit:
+            return False
+        self._seen_free -= size
+        return True
+
+    def _free(self) -> int:
+        volume = os.statvfs(self._directory)
+        return volume.f_bavail * volume.f_frsize
+
+    def _full(self, size: int) -> JournalFullError:
+        if self.promised + self.used + size > self.limit:
+            return JournalFullError(
+                f"{self.promised + self.used:,} bytes wait to be on the grid, which is as much as"
+                " the journal may hold: wait, or raise its limit"
+            )
+        return JournalFullError(
+            f"the disk that holds the journal ({self._directory}) is full but for the"
+            f" {self._limits.margin:,} bytes that are left to others"
+        )

@@ -1,0 +1,460 @@
+"""The journal: what is accepted and not on the grid yet, on the local disk.
+
+Theory. The journal holds what is *pending*, not what was done: one row for each pending object and
+one for each pending name, put and deleted as things change, several of them in one transaction. It
+knows nothing of what they mean. Contents go with their row: small ones as a blob in the same
+transaction, large ones as a log in a file, of which the row needs so many bytes.
+
+- :meth:`Journal.commit` is what *accepted* means. It takes tens of microseconds and is called in
+  the event loop, without a thread (docs/decisions/0005): nobody sees a state between.
+- :meth:`Journal.sync` brings everything committed before it to the disk: contents first, then the
+  database's log. A commit is followed by a sync within ``SYNC_AFTER`` seconds by itself.
+- Contents live as long as a row names them or somebody holds them. A file is deleted only after the
+  sync behind the commit that took its name out of the rows: a power failure may bring the row back.
+- A log is written by one task at a time, whoever made it or restored it.
+
+Order of locks: none. ``commit`` and everything in :class:`Journal` that is not async is atomic;
+while the database's log is cut (:meth:`Journal.ready`), committing is held up.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sqlite3
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from lafsfs.crypto.hashes import derive_key
+from lafsfs.errors import (
+    HashMismatchError,
+    JournalError,
+    JournalFullError,
+    StagingCorruptError,
+)
+from lafsfs.grid.asking import plain_errors
+from lafsfs.journal.contents import SALT_SIZE, ContentsFile
+from lafsfs.journal.database import ContentsRef, Database, checkpoint, inspect
+from lafsfs.journal.faultpoints import reached
+from lafsfs.journal.limits import Limits, Room
+from lafsfs.journal.place import lock_place, sync_directory
+from lafsfs.journal.recovery import recover
+from lafsfs.journal.sealing import ValueSealer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from lafsfs.journal.contents import Entry
+    from lafsfs.journal.database import Put, Row
+    from lafsfs.journal.place import Place
+
+log = logging.getLogger(__name__)
+
+SYNC_AFTER: Final = 5.0  # seconds: what a power failure may cost
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+CHECKPOINT_AT: Final = 16 << 20  # bytes of SQLite's log: it is read whole when a journal is opened
+
+
+class Journal:
+    """Made by :meth:`open`."""
+
+    def __init__(self, place: Place, key: bytes, limits: Limits) -> None:
+        """Read what is there. Blocks."""
+        sealer = ValueSealer(derive_key(key, b"rows"))
+        self._place = place
+        self._contents_key = derive_key(key, b"contents")
+        inspect(place.database, sealer)
+        self._database = Database(place.database, sealer)
+        try:
+            self._recover(limits)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _recover(self, limits: Limits) -> None:
+        place = self._place
+        found = recover(self._database, place, self._contents_key)
+        self._rows = tuple(found.rows)
+        self.went_back = found.went_back  # a power failure took some of the last commits
+        self._sequence = 1 + max((row.sequence for row in found.rows), default=0)
+        self._next_row = 1 + max((row.id for row in found.rows), default=0)
+        self._next_contents = 1 + max(found.contents_ids, default=0)
+        self._named = {row.id: row.contents for row in found.rows if row.contents is not None}
+        self._in_rows = {ref.id for ref in self._named.values()}  # contents that a row names
+        self._blob_sizes = found.blob_sizes
+        self._files: dict[int, ContentsFile] = {}
+        self._held: set[int] = set()  # ids of logs that somebody may write or read
+        self._epoch = 0
+        self._armed: frozenset[int] = frozenset()  # epochs whose undoing is being recorded
+        self._changes = 0  # counts what a sync is to bring to the disk
+        self._synced_changes = 0
+        self._unsynced: set[int] = set()  # ids of logs with bytes that were not synced
+        self._late_blobs: set[int] = set()  # dropped since the last sync began
+        self._late_files: set[int] = set()
+        self._new_names = {place.directory, place.contents}  # directories to be synced
+        self._syncing = trio.Lock()
+        self._gate: trio.Event | None = None  # set when committing is possible again
+        self._wake = trio.Event()
+        self._hurry = trio.Event()
+        self.room = Room(place.directory, limits)
+        self.room.use(sum(found.blob_sizes.values()))
+        for ref in self._named.values():
+            if ref.end:
+                file = self._file(ref.id)
+                file.end = file.synced = ref.end
+                self.room.use(ref.end)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, directory: Path, key: bytes, limits: Limits | None = None
+    ) -> AsyncIterator[Journal]:
+        """The journal in ``directory``, made (0700) if there is none.
+
+        Args:
+            key: 32 bytes that only those know who know the mounted capability.
+
+        Raises:
+            JournalBusyError: another process has it open.
+            JournalFormatError: it is damaged, of a newer format, or another capability's.
+            JournalError: the directory cannot be used.
+        """
+        place = await trio.to_thread.run_sync(lock_place, directory)
+        try:
+            journal = await trio.to_thread.run_sync(_opened, cls, place, key, limits or Limits())
+            try:
+                with plain_errors():
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(journal._keep_synced)
+                        yield journal
+                        nursery.cancel_scope.cancel()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await journal._close()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(place.close)
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def take_rows(self) -> Sequence[Row]:
+        """The rows that were found, oldest first. They are not kept: ask once."""
+        rows, self._rows = self._rows, ()
+        return rows
+
+    def new_row(self) -> int:
+        """An id that no row has."""
+        self._next_row += 1
+        return self._next_row - 1
+
+    async def ready(self) -> None:
+        """Wait while committing is held up. What is committed is put together after this."""
+        while self._gate is not None:
+            await self._gate.wait()
+
+    def commit(
+        self,
+        puts: Mapping[int, Put],
+        deletes: Collection[int] = (),
+        blobs: Mapping[int, bytes] | None = None,
+    ) -> None:
+        """Put rows (by id) and delete others, all or nothing; what they say is *accepted* then.
+
+        Args:
+            deletes: ids of rows, which need not be there.
+            blobs: by contents id, contents that rows of ``puts`` name for the first time. What a
+                row named before and does not name any more is deleted if nobody holds it.
+
+        Raises:
+            JournalFullError: the disk is full. Nothing is changed.
+            JournalError: it refuses otherwise. Nothing is changed.
+        """
+        blobs = blobs or {}
+        gone = self._gone(puts, deletes)
+        synced = self._synced_ends(puts)
+        epochs = self._armed
+        if any(self._is_ahead(put.contents) for put in puts.values()):
+            epochs = epochs | {self._epoch}
+        gone_blobs = [ref.id for ref in gone if not ref.end]
+        dropped = () if epochs else gone_blobs  # going back could need them
+        reached("journal.commit.before")
+        try:
+            self._database.commit(
+                self._sequence,
+                puts,
+                deletes,
+                blobs,
+                synced=synced,
+                dropped=dropped,
+                epochs=epochs,
+            )
+        except sqlite3.Error as error:
+            raise _refused(error) from None
+        reached("journal.commit.after")
+        self._armed = epochs
+        self._sequence += len(puts)
+        if epochs:
+            self._late_blobs.update(gone_blobs)
+        self._note(puts, deletes, blobs, gone)
+        self._touch()
+
+    def _gone(self, puts: Mapping[int, Put], deletes: Collection[int]) -> list[ContentsRef]:
+        """Contents that no row will name."""
+        found: list[ContentsRef] = []
+        for id in (*puts, *deletes):
+            before = self._named.get(id)
+            after = puts[id].contents if id in puts else None
+            if before is not None and (after is None or after.id != before.id):
+                found.append(before)
+        return found
+
+    def _is_ahead(self, ref: ContentsRef | None) -> bool:
+        """Whether a row that needs this could be on the disk before its contents are."""
+        return ref is not None and ref.end > 0 and self._files[ref.id].synced < ref.end
+
+    def _synced_ends(self, puts: Mapping[int, Put]) -> dict[int, int]:
+        """How much of each log that is named survives a power failure."""
+        refs = [put.contents for put in puts.values() if put.contents is not None]
+        return {ref.id: self._files[ref.id].synced for ref in refs if ref.end}
+
+    def _note(
+        self,
+        puts: Mapping[int, Put],
+        deletes: Collection[int],
+        blobs: Mapping[int, bytes],
+        gone: Sequence[ContentsRef],
+    ) -> None:
+        for id, blob in blobs.items():
+            self._blob_sizes[id] = len(blob)
+            self.room.use(len(blob))
+        for id in (*puts, *deletes):
+            self._named.pop(id, None)
+        self._named |= {id: put.contents for id, put in puts.items() if put.contents is not None}
+        for ref in gone:
+            self._in_rows.discard(ref.id)
+        self._in_rows.update(put.contents.id for put in puts.values() if put.contents is not None)
+        for ref in gone:
+            if ref.end:
+                self._drop_file(ref.id)
+            else:
+                self.room.free(self._blob_sizes.pop(ref.id, 0))
+
+    def _touch(self) -> None:
+        self._changes += 1
+        self._wake.set()
+        if self.room.is_scarce:
+            self._hurry.set()
+
+    # --- contents ---------------------------------------------------------------------------------
+
+    def new_contents(self) -> int:
+        """An id for contents: of a blob, or of a log."""
+        self._next_contents += 1
+        return self._next_contents - 1
+
+    def blob(self, id: int) -> bytes:
+        """A blob that a row names; takes microseconds.
+
+        Raises:
+            StagingCorruptError: it is not what was committed.
+        """
+        try:
+            return self._database.blob(id)
+        except (HashMismatchError, sqlite3.Error):
+            raise StagingCorruptError(
+                "what was written to a file, and kept in the journal, has changed there"
+            ) from None
+
+    def hold(self, id: int) -> ContentsFile:
+        """The log of that id, new or named by a row; it stays until :meth:`let_go`."""
+        self._held.add(id)
+        return self._file(id)
+
+    def let_go(self, id: int) -> None:
+        """Nobody writes or reads it any more; it is deleted once no row names it."""
+        self._held.discard(id)
+        self._drop_file(id)
+
+    async def append(self, file: ContentsFile, entries: Sequence[Entry]) -> list[int]:
+        """Add records to a log, in a thread; their positions. One task at a time for one log.
+
+        Raises:
+            JournalFullError: the disk is full. The log is as it was.
+            JournalError: it refuses otherwise. The log is as it was.
+        """
+        self._unsynced.add(file.number)
+        is_new = file.end == SALT_SIZE
+        if is_new:
+            self._new_names.add(self._place.contents)
+        try:
+            positions = await trio.to_thread.run_sync(file.append, entries)
+        except OSError as error:
+            raise _refused_file(error) from None
+        grown = sum(entry.size for entry in entries)
+        file.end += grown
+        self.room.use(grown + is_new * SALT_SIZE)
+        return positions
+
+    def _file(self, id: int) -> ContentsFile:
+        file = self._files.get(id)
+        if file is None:
+            path = self._place.contents / str(id)
+            file = self._files[id] = ContentsFile(path, self._contents_key, id)
+        return file
+
+    def _drop_file(self, id: int) -> None:
+        """See to a log that is not held, or not named, any more."""
+        if id in self._files and not self._is_wanted(id):
+            self._late_files.add(id)
+            self._touch()
+
+    # --- to the disk ------------------------------------------------------------------------------
+
+    async def sync(self) -> None:
+        """Have everything that is committed now survive a power failure.
+
+        Raises:
+            JournalFullError, JournalError: the disk refuses; it is tried again.
+        """
+        wanted = self._changes
+        async with self._syncing:
+            if self._synced_changes < wanted:
+                with trio.CancelScope(shield=True):
+                    await self._sync()
+
+    async def _sync(self) -> None:
+        """Contents, then the log of the database, then what had to wait for both."""
+        changes, epoch = self._changes, self._epoch
+        self._epoch += 1
+        files = [self._files[id] for id in self._unsynced & self._in_rows]
+        ends = {file.number: file.end for file in files}
+        names, self._new_names = self._new_names, set()
+        blobs, self._late_blobs = self._late_blobs, set()
+        logs, self._late_files = self._late_files, set()
+        self._unsynced -= self._in_rows
+        try:
+            await trio.to_thread.run_sync(self._sync_now, files, names)
+        except OSError as error:
+            self._unsynced |= set(ends)
+            self._new_names |= names
+            self._late_blobs |= blobs
+            self._late_files |= logs
+            raise _refused_file(error) from None
+        self._synced_changes = changes
+        await self._after_sync(epoch, ends, blobs, logs)
+
+    def _sync_now(self, files: Sequence[ContentsFile], names: Collection[Path]) -> None:
+        """In a thread."""
+        for file in files:
+            file.sync()
+        for directory in names:
+            sync_directory(directory)
+        reached("journal.sync.contents")
+        self._place.sync_log()
+        reached("journal.sync.log")
+
+    async def _after_sync(
+        self, epoch: int, ends: Mapping[int, int], blobs: set[int], logs: Collection[int]
+    ) -> None:
+        for id, end in ends.items():
+            self._files[id].synced = max(self._files[id].synced, end)
+        done = {armed for armed in self._armed if armed <= epoch}
+        if done or blobs:
+            try:
+                self._database.synced(epoch, ends, blobs)
+            except sqlite3.Error as error:
+                self._late_blobs |= blobs
+                self._late_files |= set(logs)
+                raise _refused(error) from None
+        self._armed -= done
+        reached("journal.sync.after")
+        paths = [self._forget_file(id) for id in logs if not self._is_wanted(id)]
+        if paths:
+            await trio.to_thread.run_sync(_delete, paths)
+
+    def _is_wanted(self, id: int) -> bool:
+        return id in self._held or id in self._in_rows
+
+    def _forget_file(self, id: int) -> Path:
+        file = self._files.pop(id)
+        if file.end > SALT_SIZE:
+            self.room.free(file.end)
+        return file.path
+
+    async def _keep_synced(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            with trio.move_on_after(SYNC_AFTER):
+                await self._hurry.wait()
+            self._hurry = trio.Event()
+            try:
+                await self.sync()
+                await self._checkpoint_if_big()
+            except JournalError as error:
+                log.warning("the journal is not on the disk: %s", error)
+                self._wake.set()
+
+    async def _checkpoint_if_big(self) -> None:
+        with suppress(FileNotFoundError):
+            if self._place.wal.stat().st_size >= CHECKPOINT_AT:
+                await self._checkpoint_now()
+
+    async def _checkpoint_now(self) -> None:
+        """Empty SQLite's log: first what can be done beside commits, then the rest without them."""
+        async with self._syncing:
+            await self._checkpoint("PASSIVE")
+            gate = self._gate = trio.Event()
+            try:
+                await self._checkpoint("TRUNCATE")
+            finally:
+                self._gate = None
+                gate.set()
+
+    async def _checkpoint(self, mode: str) -> None:
+        try:
+            await trio.to_thread.run_sync(checkpoint, self._place.database, mode)
+        except sqlite3.Error as error:
+            raise _refused(error) from None
+        reached(f"journal.checkpoint.{mode.lower()}")
+
+    async def _close(self) -> None:
+        try:
+            await self.sync()
+        except JournalError as error:
+            log.warning("the journal is closed without being on the disk: %s", error)
+        await trio.to_thread.run_sync(self._database.close)
+
+
+# --- in threads -----------------------------------------------------------------------------------
+
+
+def _opened(kind: type[Journal], place: Place, key: bytes, limits: Limits) -> Journal:
+    try:
+        return kind(place, place.key(key), limits)
+    except sqlite3.Error as error:
+        raise _refused(error) from None
+    except OSError as error:
+        raise _refused_file(error) from None
+
+
+def _delete(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        reached("journal.contents.deleted")
+
+
+def _refused(error: sqlite3.Error) -> JournalError:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return JournalFullError("the disk that holds the journal is full")
+    return JournalError(f"the journal cannot be written: {error}")
+
+
+def _refused_file(error: OSError) -> JournalError:
+    if error.errno in _FULL:
+        return JournalFullError(f"the disk that holds the journal is full: {error.strerror}")
+    return JournalError(f"the journal cannot be written: {error.strerror}")
