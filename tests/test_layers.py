@@ -40,7 +40,7 @@ ONLY_IN = {
     "cryptography": {"crypto"},
     "click": {"cli"},
     "h11": {"gbs"},
-    "cbor2": {"gbs"},
+    "cbor2": {"formats", "gbs", "vfs"},
     "hypercorn": {"gbs"},
     "prometheus_client": {"gbs"},
     "foolscap": {"gbs"},

@@ -132,7 +132,7 @@ def parse_table(data: bytes) -> DirectoryTable:
     position = 0
     while position < len(data):
         raw, position = parse_netstring(data, position)
-        entries.append(_parse_entry(raw))
+        entries.append(parse_entry(raw))
     return DirectoryTable(entries)
 
 
@@ -142,7 +142,8 @@ def pack_table(entries: Iterable[Entry]) -> bytes:
     return DirectoryTable(ordered).pack()
 
 
-def _parse_entry(raw: bytes) -> Entry | UnreadableEntry:
+def parse_entry(raw: bytes) -> Entry | UnreadableEntry:
+    """Read one entry, without its outer netstring."""
     try:
         name, read_cap, sealed_write, metadata = _split(raw)
         text = name.decode("utf-8")

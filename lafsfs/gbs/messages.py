@@ -1,7 +1,7 @@
 """The bodies of requests and replies: CBOR of a few fixed shapes, and ranges in headers.
 
 Theory. Every reply is a plain tree of numbers, bytes, texts, booleans, lists, maps and sets (tag
-258), each small in number though some bytes are long. :mod:`lafsfs.gbs.cbor` lets nothing else
+258), each small in number though some bytes are long. :mod:`lafsfs.formats.cbor` lets nothing else
 through; here the tree is checked for its shape (``http-storage-node-protocol.rst``, the CDDL of
 each endpoint).
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import cbor2
 
 from lafsfs.errors import FormatError, ProtocolError
-from lafsfs.gbs import cbor
+from lafsfs.formats import cbor
 from lafsfs.grid.api import Allocation, ServerVersion, TestWriteResult
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cbor2
 
 from lafsfs.errors import FormatError
-from lafsfs.gbs import cbor
+from lafsfs.formats import cbor
 from lafsfs.gbs.service.limits import MAX_SHARES, MAX_SHNUM, MAX_VECTORS, MAX_WRITES
 from lafsfs.grid.api import ReadVector, TestVector, TestWriteVectors, WriteVector
 

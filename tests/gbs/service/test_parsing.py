@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lafsfs.errors import FormatError
-from lafsfs.gbs import cbor
+from lafsfs.formats import cbor
 from lafsfs.gbs.service import bodies, headers
 from lafsfs.gbs.service.headers import Secret
 from lafsfs.gbs.service.limits import MAX_WRITES

@@ -1,9 +1,9 @@
 """CBOR from strangers: fenced in before the library sees it (RFC 8949).
 
-Messages of the storage protocol are plain trees of numbers, bytes, texts, booleans, lists, maps and
-sets (tag 258), small in number though some bytes are long. A walk over the heads of a raw body
-makes sure of that first, so that no tag can make the library compute, no declared length make it
-allocate, and no crowd of keys make it slow.
+Messages of the storage protocol, and rows of the journal, are plain trees of numbers, bytes, texts,
+booleans, lists, maps and sets (tag 258), small in number though some bytes are long. A walk over
+the heads of a raw body makes sure of that first, so that no tag can make the library compute, no
+declared length make it allocate, and no crowd of keys make it slow.
 
 Pure.
 """
