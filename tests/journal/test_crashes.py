@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -125,8 +126,7 @@ async def test_contents_that_did_not_reach_the_disk_take_everything_behind_them_
         journal.commit({1: Put(b"name", ContentsRef(log.number, log.end))})
         journal.commit({3: Put(b"later")}, [2])
         lost = copied(tmp_path / "j", tmp_path / "lost")
-    with open(lost / "contents" / str(log.number), "r+b") as file:
-        file.truncate(50_000)
+    os.truncate(lost / "contents" / str(log.number), 50_000)
     for _ in range(2):
         async with Journal.open(lost, KEY) as journal:
             rows = {row.id: row for row in journal.take_rows()}
