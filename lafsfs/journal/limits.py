@@ -59,7 +59,7 @@ class Room:
         self._until_look = LOOK_AGAIN
         self._looked = -float("inf")
         self._progressed = -float("inf")
-        self._freed = trio.Event()
+        self._freed: trio.Event | None = None  # while somebody waits
 
     @property
     def is_scarce(self) -> bool:
@@ -102,13 +102,15 @@ class Room:
         self._progressed = trio.current_time()
 
     def _wake(self) -> None:
-        self._freed.set()
-        self._freed = trio.Event()
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
 
     async def _wait(self, seconds: float) -> None:
-        freed = self._freed
+        if self._freed is None:
+            self._freed = trio.Event()
         with trio.move_on_after(seconds):
-            await freed.wait()
+            await self._freed.wait()
 
     def _fits(self, size: int) -> bool:
         self._until_look -= size

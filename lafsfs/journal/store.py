@@ -44,7 +44,7 @@ from lafsfs.journal.recovery import recover
 from lafsfs.journal.sealing import ValueSealer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from lafsfs.journal.contents import Entry
@@ -178,7 +178,7 @@ class Journal:
         epochs = self._armed
         if any(self._is_ahead(put.contents) for put in puts.values()):
             epochs = epochs | {self._epoch}
-        gone_blobs = [ref.id for ref in gone if not ref.end]
+        gone_blobs = [ref.id for ref in gone if not ref.end and ref.id not in self._held]
         dropped = () if epochs else gone_blobs  # going back could need them
         reached("journal.commit.before")
         try:
@@ -196,9 +196,9 @@ class Journal:
         reached("journal.commit.after")
         self._armed = epochs
         self._sequence += len(puts)
+        self._note(puts, deletes, blobs, gone)
         if epochs:
             self._late_blobs.update(gone_blobs)
-        self._note(puts, deletes, blobs, gone)
         self._touch()
 
     def _gone(self, puts: Mapping[int, Put], deletes: Collection[int]) -> list[ContentsRef]:
@@ -237,10 +237,8 @@ class Journal:
             self._in_rows.discard(ref.id)
         self._in_rows.update(put.contents.id for put in puts.values() if put.contents is not None)
         for ref in gone:
-            if ref.end:
-                self._drop_file(ref.id)
-            else:
-                self.room.free(self._blob_sizes.pop(ref.id, 0))
+            if ref.id not in self._held:
+                self._drop(ref.id)
 
     def _touch(self) -> None:
         self._changes += 1
@@ -273,13 +271,27 @@ class Journal:
         self._held.add(id)
         return self._file(id)
 
-    def let_go(self, id: int) -> None:
-        """Nobody writes or reads it any more; it is deleted once no row names it."""
-        self._held.discard(id)
-        self._drop_file(id)
+    def hold_blob(self, id: int) -> None:
+        """Have a blob that a row names stay until :meth:`let_go`."""
+        self._held.add(id)
 
-    async def append(self, file: ContentsFile, entries: Sequence[Entry]) -> list[int]:
+    def let_go(self, id: int) -> None:
+        """Nobody writes or reads these contents any more; they go once no row names them."""
+        self._held.discard(id)
+        if id not in self._in_rows:
+            if id in self._blob_sizes:
+                self._late_blobs.add(id)
+            self._drop(id)
+
+    async def append(
+        self,
+        file: ContentsFile,
+        entries: Sequence[Entry],
+        beside: Callable[[], None] | None = None,
+    ) -> list[int]:
         """Add records to a log, in a thread; their positions. One task at a time for one log.
+
+        ``beside``: done in the same thread afterwards.
 
         Raises:
             JournalFullError: the disk is full. The log is as it was.
@@ -290,7 +302,7 @@ class Journal:
         if is_new:
             self._new_names.add(self._place.contents)
         try:
-            positions = await trio.to_thread.run_sync(file.append, entries)
+            positions = await trio.to_thread.run_sync(_append, file, entries, beside)
         except OSError as error:
             raise _refused_file(error) from None
         grown = sum(entry.size for entry in entries)
@@ -305,11 +317,13 @@ class Journal:
             file = self._files[id] = ContentsFile(path, self._contents_key, id)
         return file
 
-    def _drop_file(self, id: int) -> None:
-        """See to a log that is not held, or not named, any more."""
-        if id in self._files and not self._is_wanted(id):
+    def _drop(self, id: int) -> None:
+        """See to contents that are neither held nor named by a row any more."""
+        if id in self._files:
             self._late_files.add(id)
-            self._touch()
+        else:
+            self.room.free(self._blob_sizes.pop(id, 0))
+        self._touch()
 
     # --- to the disk ------------------------------------------------------------------------------
 
@@ -439,6 +453,15 @@ def _opened(kind: type[Journal], place: Place, key: bytes, limits: Limits) -> Jo
         raise _refused(error) from None
     except OSError as error:
         raise _refused_file(error) from None
+
+
+def _append(
+    file: ContentsFile, entries: Sequence[Entry], beside: Callable[[], None] | None
+) -> list[int]:
+    positions = file.append(entries)
+    if beside is not None:
+        beside()
+    return positions
 
 
 def _delete(paths: Sequence[Path]) -> None:
