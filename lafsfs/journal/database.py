@@ -24,14 +24,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from lafsfs.errors import HashMismatchError, JournalFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from lafsfs.journal.sealing import ValueSealer
@@ -92,6 +91,7 @@ class Database:
         self._sealer = sealer
         self._connection = connection = _connected(path)
         self._execute = connection.execute
+        self._transaction = _Transaction(connection)
         if not _is_ours(connection):
             self._make()
 
@@ -119,7 +119,7 @@ class Database:
             epochs: those that are to be able to undo this.
         """
         execute = self._execute
-        with self._transaction():
+        with self._transaction:
             for epoch in epochs:
                 self._keep(epoch, (*puts, *deletes))
             for id, blob in blobs.items():
@@ -140,7 +140,7 @@ class Database:
             ends: how much of each log, by id, survives a power failure now.
             dropped: ids of blobs to be deleted.
         """
-        with self._transaction():
+        with self._transaction:
             self._execute("DELETE FROM undo WHERE epoch <= ?", (epoch,))
             for id, end in ends.items():
                 self._execute(
@@ -179,7 +179,7 @@ class Database:
 
     def undo(self, epoch: int) -> None:
         """Go back to the moment it began."""
-        with self._transaction():
+        with self._transaction:
             self._execute(
                 "DELETE FROM rows WHERE id IN (SELECT id FROM undo WHERE epoch = ?)", (epoch,)
             )
@@ -192,7 +192,7 @@ class Database:
 
     def forget_undo(self) -> None:
         """What is here now counts."""
-        with self._transaction():
+        with self._transaction:
             self._execute("DELETE FROM undo")
 
     def blob_sizes(self) -> dict[int, int]:
@@ -201,14 +201,14 @@ class Database:
 
     def drop_blobs(self, ids: Collection[int]) -> None:
         """Delete blobs that no row names."""
-        with self._transaction():
+        with self._transaction:
             for id in ids:
                 self._execute("DELETE FROM blobs WHERE id = ?", (id,))
 
     # --- inside -----------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        with self._transaction():
+        with self._transaction:
             for statement in _SCHEMA:
                 self._execute(statement)
             check = self._sealer.seal(_CHECK, _belongs(b"c", FORMAT))
@@ -224,17 +224,6 @@ class Database:
                 (epoch, id),
             )
             self._execute("INSERT OR IGNORE INTO undo (epoch, id) VALUES (?, ?)", (epoch, id))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._execute("ROLLBACK")
-            raise
 
     def _sealed_row(
         self, id: int, sequence: int, put: Put, synced: Mapping[int, int]
@@ -254,6 +243,24 @@ class Database:
 
     def _sealed_blob(self, id: int, blob: bytes) -> bytes:
         return self._sealer.seal(blob, _belongs(b"b", id))
+
+
+class _Transaction:
+    """All of what is executed in its ``with`` block, or nothing."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
 
 def inspect(path: Path, sealer: ValueSealer) -> None:

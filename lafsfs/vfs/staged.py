@@ -30,7 +30,6 @@ Rules:
 
 from __future__ import annotations
 
-import itertools
 import logging
 from bisect import bisect_right
 from contextlib import contextmanager
@@ -57,6 +56,7 @@ log = logging.getLogger(__name__)
 
 RECORD_SIZE: Final = 1 << 20  # bytes: what one random read must open; GCM does 1 MiB in 0.1 ms
 BUFFER_SIZE: Final = 1 << 20  # bytes of one file waiting to be sealed; more goes to its log
+ADOPTED: Final = 256 << 10  # bytes of one write that are a stretch as they are, and not copied
 MOST_WAITING: Final = 4 << 20  # bytes of one file in memory before its writer waits for the disk
 
 
@@ -127,10 +127,11 @@ class StagedContents:
         await room.promise(len(data))
         before = self._buffered
         offset = self.size if offset is None else offset
-        view = memoryview(data)
-        while view:
-            taken = self._take(offset, view)
-            view, offset = view[taken:], offset + taken
+        if ADOPTED <= len(data) <= RECORD_SIZE and not self._falls_into_tail(offset):
+            self._begin_tail(offset, data)
+            self._retire()
+        else:
+            self._copy_in(offset, memoryview(data))
         self.changes += 1
         room.release(len(data) - (self._buffered - before))  # what fell into the tail
         await self._make_room()
@@ -207,6 +208,10 @@ class StagedContents:
             self._users -= 1
             self._release_if_unused()
 
+    def got_on(self) -> None:
+        """An upload does: whoever waits for room may go on waiting."""
+        self._journal.room.progress()
+
     # --- into the journal -------------------------------------------------------------------------
 
     async def seal(self) -> None:
@@ -275,17 +280,37 @@ class StagedContents:
 
     # --- writing ----------------------------------------------------------------------------------
 
+    def _falls_into_tail(self, offset: int) -> bool:
+        """Whether a write there continues the tail or falls into it, with room left."""
+        tail = self._tail
+        if tail is None or tail.buffer is None:
+            return False
+        end = tail.start + len(tail.buffer)
+        return tail.start <= offset <= end and offset < tail.start + RECORD_SIZE
+
+    def _copy_in(self, offset: int, view: memoryview) -> None:
+        while view:
+            if not self._falls_into_tail(offset):
+                self._begin_tail(offset, bytearray())
+            taken = self._take(offset, view)
+            view, offset = view[taken:], offset + taken
+
+    def _begin_tail(self, offset: int, buffer: bytearray | bytes) -> None:
+        self._retire()
+        if offset < self._retired_end:
+            self._in_order = False
+        self._tail = self._stretches[self._next] = Stretch(self._next, offset, buffer)
+        if buffer:
+            self._count(len(buffer))
+            self.extents.write(Extent(offset, len(buffer), self._next, 0))
+        self._next += 1
+
     def _take(self, offset: int, view: memoryview) -> int:
         """Put the beginning of ``view`` into the tail; how much of it."""
         tail = self._tail
-        buffer = None if tail is None else tail.buffer
-        if tail is None or buffer is None or not _fits(tail.start, len(buffer), offset):
-            self._retire()
-            if offset < self._retired_end:
-                self._in_order = False
-            number, buffer = self._next, bytearray()
-            tail = self._tail = self._stretches[number] = Stretch(number, offset, buffer)
-            self._next += 1
+        assert tail is not None
+        buffer = tail.buffer
+        assert isinstance(buffer, bytearray)
         skip = offset - tail.start
         taken = min(len(view), RECORD_SIZE - skip)
         grown = max(0, skip + taken - len(buffer))
@@ -417,19 +442,24 @@ class StagedContents:
     def _move_to_blob(self, id: int) -> None:
         """What the extents show is in a blob now, one behind the other."""
         self._journal.hold_blob(id)
-        skips = itertools.accumulate((extent.length for extent in self.extents), initial=0)
-        places = [InBlob(id, skip) for skip, _ in zip(skips, self.extents, strict=False)]
+        fresh: dict[int, Stretch] = {}
+        shown: list[Extent] = []
         parts = [self._cached(extent) for extent in self.extents]
-        self._waiting = []
-        self._tail = None
-        self._relocate(self.extents.copy(), places, id)
-        for extent, part in zip(self.extents, parts, strict=True):
+        skip = 0
+        for number, extent in enumerate(self.extents, self._next):
+            fresh[number] = _placed(self._age(extent), extent, InBlob(id, skip))
+            shown.append(Extent(extent.start, extent.length, number, 0))
+            skip += extent.length
+        self._next += len(shown)
+        self._waiting, self._tail = [], None
+        self._settle(fresh, shown, id)
+        for extent, part in zip(shown, parts, strict=True):
             if part is not None:
                 self._area.cache[self, extent.record] = part
         self._release_if_unused()
 
-    def _relocate(self, extents: ExtentMap, places: Sequence[InBlob | InLog], id: int) -> None:
-        """The bytes of ``extents`` are at ``places`` in ``id``: see what still shows of them there.
+    def _relocate(self, extents: ExtentMap, places: Sequence[InLog], id: int) -> None:
+        """The bytes of ``extents`` are at ``places`` in the log ``id``: see there what still shows.
 
         What was written since ``extents`` were copied stays where it is.
         """
@@ -454,6 +484,9 @@ class StagedContents:
         for item in (*self._waiting, self._tail):
             if isinstance(item, Stretch):
                 fresh[item.age] = item
+        self._settle(fresh, shown, id)
+
+    def _settle(self, fresh: dict[int, Stretch], shown: list[Extent], id: int) -> None:
         self._forget_cached()
         self._stretches = fresh
         self.extents.replace(shown)
@@ -561,6 +594,7 @@ class Snapshot:
 
     async def read(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes at ``offset``, the same each time."""
+        self._contents.got_on()
         return await self._assemble(self.extents.pieces(offset, size))
 
     async def written(self) -> list[tuple[int, bytes]]:
@@ -578,8 +612,3 @@ def _placed(age: int, source: Extent, place: InBlob | InLog) -> Stretch:
     else:
         stretch.log = place
     return stretch
-
-
-def _fits(start: int, length: int, offset: int) -> bool:
-    """Whether a write at ``offset`` continues or falls into a tail at ``start``, with room left."""
-    return start <= offset <= start + length and offset < start + RECORD_SIZE

@@ -37,7 +37,7 @@ class Stretch:
 
     age: int
     start: int
-    buffer: bytearray | None = field(default=None, repr=False)
+    buffer: bytearray | bytes | None = field(default=None, repr=False)
     length: int = 0
     blob: InBlob | None = None
     log: InLog | None = None
