@@ -150,6 +150,14 @@ class Database:
             for id in dropped:
                 self._execute("DELETE FROM blobs WHERE id = ?", (id,))
 
+    def mark(self, number: int) -> None:
+        """The sync of that number begins."""
+        self._execute("INSERT OR REPLACE INTO meta VALUES ('syncs', ?)", (number,))
+
+    def marked(self) -> int:
+        """The number of the last sync that began."""
+        return _marked(self._connection)
+
     def blob(self, id: int) -> bytes:
         """A blob.
 
@@ -263,13 +271,20 @@ class _Transaction:
                 self._connection.execute("ROLLBACK")
 
 
-def inspect(path: Path, sealer: ValueSealer) -> None:
+def inspect(path: Path, sealer: ValueSealer, synced: int) -> None:
     """See whether the database can be used, without changing it.
+
+    ``synced``: the number of a sync that it must have heard of.
 
     Raises:
         JournalFormatError: it cannot, and says why.
     """
     if not path.exists() or not path.stat().st_size:
+        if synced:
+            raise JournalFormatError(
+                f"the journal {path} is gone: restore it from a backup, or delete the file 'synced'"
+                " beside it to go on without what was in it"
+            )
         return
     way_out = f"or move {path.parent} away to go on without what is in it"
     how = "mode=ro" if _has_log(path) else "immutable=1"  # which does not even make a log
@@ -277,12 +292,19 @@ def inspect(path: Path, sealer: ValueSealer) -> None:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
         try:
             _inspect(connection, sealer, way_out)
+            heard_of = _marked(connection) if _is_ours(connection) else 0
         finally:
             connection.close()
     except (sqlite3.Error, HashMismatchError, struct.error, TypeError, ValueError) as error:
         raise JournalFormatError(
             f"the journal {path} is damaged ({error}): restore it from a backup, {way_out}"
         ) from None
+    if heard_of < synced:
+        raise JournalFormatError(
+            f"the journal {path} has lost changes that were on the disk already; most likely"
+            f" {path.name}-wal is damaged: restore it from a backup, or delete the file 'synced'"
+            " beside it to go on with what is left"
+        )
 
 
 def _inspect(connection: sqlite3.Connection, sealer: ValueSealer, way_out: str) -> None:
@@ -322,6 +344,11 @@ def checkpoint(path: Path, mode: str) -> None:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('restarted', x'')")
     finally:
         connection.close()
+
+
+def _marked(connection: sqlite3.Connection) -> int:
+    found = connection.execute("SELECT value FROM meta WHERE name = 'syncs'").fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _has_log(path: Path) -> bool:

@@ -81,6 +81,15 @@ class Room:
             await self._wait(patience)
         self.promised += size
 
+    def require(self) -> None:
+        """See that there is room for what takes next to none, as a name does.
+
+        Raises:
+            JournalFullError: there is not. What makes room is done nevertheless: do not ask.
+        """
+        if not self._fits(0):
+            raise self._full(0)
+
     def release(self, size: int) -> None:
         """Promised bytes are not needed any more."""
         self.promised -= size
