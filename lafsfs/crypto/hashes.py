@@ -95,6 +95,12 @@ class TaggedHasher:
         """The hash of everything so far: ``size`` bytes. More may still be appended."""
         return hashlib.sha256(self._inner.digest()).digest()[: self._size]
 
+    def copy(self) -> TaggedHasher:
+        """Another one that has been given the same so far."""
+        other = object.__new__(TaggedHasher)
+        other._inner, other._size = self._inner.copy(), self._size
+        return other
+
 
 def tagged_hash(tag: bytes, data: BytesLike, size: int = HASH_SIZE) -> bytes:
     """Hash data under a tag, truncated to ``size`` bytes."""

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import trio
 
+from lafsfs.crypto.hashes import TaggedHasher, convergence_key_hasher
 from lafsfs.errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+Parameters: TypeAlias = tuple[int, int, int, bytes]  # k, n, bytes of a segment, secret
 
 
 class SourceChangedError(LocalError):
@@ -32,6 +37,35 @@ class Source(Protocol):
 
     async def read(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes at ``offset``; any range in the contents, any number of times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A hash for the convergent key, under way: of the first ``length`` bytes of some contents.
+
+    ``parameters``: what else the key depends on; see :func:`begin_hash`.
+    """
+
+    parameters: Parameters = field(repr=False)
+    hasher: TaggedHasher = field(repr=False)
+    length: int = 0
+
+
+def begin_hash(k: int, n: int, segment_size: int, secret: bytes) -> Hashed:
+    """A hash of nothing so far, for an encoding, the size of its segments, and the secret."""
+    return Hashed((k, n, segment_size, secret), convergence_key_hasher(k, n, segment_size, secret))
+
+
+@runtime_checkable
+class SteadySource(Source, Protocol):
+    """Contents that cannot change, because every byte of them is authenticated when it is read.
+
+    They are not checked a second time, and hashing goes on from what was hashed already.
+    """
+
+    @property
+    def hashed(self) -> Hashed | None:
+        """What was hashed of them while they were written."""
 
 
 class BytesSource:

@@ -6,8 +6,9 @@ Rules:
 
 - Up to 55 bytes, the contents are the capability, and the grid is not asked.
 - With a convergence secret the key is a hash of the contents, so that equal files are stored once
-  among those who share the secret; that takes a second pass over the contents. Without, the key is
-  random and nothing converges.
+  among those who share the secret; that takes a second pass over the contents, but for what a
+  steady source has hashed while it was written. Without, the key is random, drawn here or by the
+  caller, and nothing converges.
 - Memory: a few segments, and what :mod:`lafsfs.immutable.shareholders` lets wait, however large the
   file. One batch is on its way while the next is encoded. Hash trees grow by 32 bytes for each
   block.
@@ -32,7 +33,13 @@ from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.encoder import Encoder, Endings
 from lafsfs.immutable.placement import Job, find_places
 from lafsfs.immutable.shareholders import Shareholders, StaleSharesError
-from lafsfs.immutable.source import BytesSource, Source, SourceChangedError, read_exactly
+from lafsfs.immutable.source import (
+    BytesSource,
+    Source,
+    SourceChangedError,
+    SteadySource,
+    read_exactly,
+)
 
 if TYPE_CHECKING:
     from lafsfs.crypto.hashes import TaggedHasher
@@ -52,11 +59,14 @@ async def upload(
     secrets: ClientSecrets,
     encoding: Encoding,
     convergence: bytes | None,
+    key: bytes | None = None,
 ) -> CHKCap | LiteralCap:
     """Store the contents of ``source``; the capability that reads them back.
 
     Args:
         convergence: the convergence secret, or None for a random key.
+        key: 16 random bytes, used for these contents and no others, instead of drawing some; to
+            be able to repeat an upload. Not with ``convergence``.
 
     Raises:
         NotHappyError: too few servers took shares (GridFullError: for want of room).
@@ -69,12 +79,14 @@ async def upload(
     if geometry.num_segments == 1:  # then one pass is enough: it is held in memory in any case
         source = BytesSource(await read_exactly(source, 0, source.size))
     if convergence is not None:
-        key = await _convergent_key(source, geometry, convergence)
+        convergent = await _convergent_key(source, geometry, convergence)
+        is_steady = isinstance(source, SteadySource)
+        upload = _Upload(source, convergent, geometry, broker, secrets, encoding)
         try:
-            return await _Upload(source, key, geometry, broker, secrets, encoding).run(convergence)
+            return await upload.run(None if is_steady else convergence)
         except StaleSharesError as error:
             log.warning("upload: a random key is used instead of a convergent one: %s", error)
-    key = os.urandom(KEY_SIZE)
+    key = os.urandom(KEY_SIZE) if key is None else key
     return await _Upload(source, key, geometry, broker, secrets, encoding).run(None)
 
 
@@ -83,12 +95,17 @@ def _key_hasher(geometry: CHKGeometry, convergence: bytes) -> TaggedHasher:
 
 
 async def _convergent_key(source: Source, geometry: CHKGeometry, convergence: bytes) -> bytes:
-    """The first pass: hash all the contents."""
-    hasher = _key_hasher(geometry, convergence)
-    for segment in range(geometry.num_segments):
-        size = geometry.segment_length(segment)
-        data = await read_exactly(source, geometry.segment_offset(segment), size)
+    """The first pass: hash all the contents, or what was not hashed when they were written."""
+    hasher, at = _key_hasher(geometry, convergence), 0
+    hashed = source.hashed if isinstance(source, SteadySource) else None
+    parameters = (geometry.k, geometry.n, geometry.segment_size, convergence)
+    if hashed is not None and hashed.parameters == parameters and hashed.length <= source.size:
+        hasher, at = hashed.hasher.copy(), hashed.length
+    while at < source.size:
+        size = min(geometry.segment_size, source.size - at)
+        data = await read_exactly(source, at, size)
         await work_on(size, hasher.update, data)
+        at += size
     return hasher.digest()
 
 

@@ -24,14 +24,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from lafsfs.errors import HashMismatchError, JournalFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from lafsfs.journal.sealing import ValueSealer
@@ -92,6 +91,7 @@ class Database:
         self._sealer = sealer
         self._connection = connection = _connected(path)
         self._execute = connection.execute
+        self._transaction = _Transaction(connection)
         if not _is_ours(connection):
             self._make()
 
@@ -119,7 +119,7 @@ class Database:
             epochs: those that are to be able to undo this.
         """
         execute = self._execute
-        with self._transaction():
+        with self._transaction:
             for epoch in epochs:
                 self._keep(epoch, (*puts, *deletes))
             for id, blob in blobs.items():
@@ -140,7 +140,7 @@ class Database:
             ends: how much of each log, by id, survives a power failure now.
             dropped: ids of blobs to be deleted.
         """
-        with self._transaction():
+        with self._transaction:
             self._execute("DELETE FROM undo WHERE epoch <= ?", (epoch,))
             for id, end in ends.items():
                 self._execute(
@@ -149,6 +149,14 @@ class Database:
                 )
             for id in dropped:
                 self._execute("DELETE FROM blobs WHERE id = ?", (id,))
+
+    def mark(self, number: int) -> None:
+        """The sync of that number begins."""
+        self._execute("INSERT OR REPLACE INTO meta VALUES ('syncs', ?)", (number,))
+
+    def marked(self) -> int:
+        """The number of the last sync that began."""
+        return _marked(self._connection)
 
     def blob(self, id: int) -> bytes:
         """A blob.
@@ -179,7 +187,7 @@ class Database:
 
     def undo(self, epoch: int) -> None:
         """Go back to the moment it began."""
-        with self._transaction():
+        with self._transaction:
             self._execute(
                 "DELETE FROM rows WHERE id IN (SELECT id FROM undo WHERE epoch = ?)", (epoch,)
             )
@@ -192,7 +200,7 @@ class Database:
 
     def forget_undo(self) -> None:
         """What is here now counts."""
-        with self._transaction():
+        with self._transaction:
             self._execute("DELETE FROM undo")
 
     def blob_sizes(self) -> dict[int, int]:
@@ -201,14 +209,14 @@ class Database:
 
     def drop_blobs(self, ids: Collection[int]) -> None:
         """Delete blobs that no row names."""
-        with self._transaction():
+        with self._transaction:
             for id in ids:
                 self._execute("DELETE FROM blobs WHERE id = ?", (id,))
 
     # --- inside -----------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        with self._transaction():
+        with self._transaction:
             for statement in _SCHEMA:
                 self._execute(statement)
             check = self._sealer.seal(_CHECK, _belongs(b"c", FORMAT))
@@ -224,17 +232,6 @@ class Database:
                 (epoch, id),
             )
             self._execute("INSERT OR IGNORE INTO undo (epoch, id) VALUES (?, ?)", (epoch, id))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._execute("ROLLBACK")
-            raise
 
     def _sealed_row(
         self, id: int, sequence: int, put: Put, synced: Mapping[int, int]
@@ -256,13 +253,38 @@ class Database:
         return self._sealer.seal(blob, _belongs(b"b", id))
 
 
-def inspect(path: Path, sealer: ValueSealer) -> None:
+class _Transaction:
+    """All of what is executed in its ``with`` block, or nothing."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def inspect(path: Path, sealer: ValueSealer, synced: int) -> None:
     """See whether the database can be used, without changing it.
+
+    ``synced``: the number of a sync that it must have heard of.
 
     Raises:
         JournalFormatError: it cannot, and says why.
     """
     if not path.exists() or not path.stat().st_size:
+        if synced:
+            raise JournalFormatError(
+                f"the journal {path} is gone: restore it from a backup, or delete the file 'synced'"
+                " beside it to go on without what was in it"
+            )
         return
     way_out = f"or move {path.parent} away to go on without what is in it"
     how = "mode=ro" if _has_log(path) else "immutable=1"  # which does not even make a log
@@ -270,12 +292,19 @@ def inspect(path: Path, sealer: ValueSealer) -> None:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
         try:
             _inspect(connection, sealer, way_out)
+            heard_of = _marked(connection) if _is_ours(connection) else 0
         finally:
             connection.close()
     except (sqlite3.Error, HashMismatchError, struct.error, TypeError, ValueError) as error:
         raise JournalFormatError(
             f"the journal {path} is damaged ({error}): restore it from a backup, {way_out}"
         ) from None
+    if heard_of < synced:
+        raise JournalFormatError(
+            f"the journal {path} has lost changes that were on the disk already; most likely"
+            f" {path.name}-wal is damaged: restore it from a backup, or delete the file 'synced'"
+            " beside it to go on with what is left"
+        )
 
 
 def _inspect(connection: sqlite3.Connection, sealer: ValueSealer, way_out: str) -> None:
@@ -315,6 +344,11 @@ def checkpoint(path: Path, mode: str) -> None:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('restarted', x'')")
     finally:
         connection.close()
+
+
+def _marked(connection: sqlite3.Connection) -> int:
+    found = connection.execute("SELECT value FROM meta WHERE name = 'syncs'").fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _has_log(path: Path) -> bool:

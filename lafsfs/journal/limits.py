@@ -59,7 +59,7 @@ class Room:
         self._until_look = LOOK_AGAIN
         self._looked = -float("inf")
         self._progressed = -float("inf")
-        self._freed = trio.Event()
+        self._freed: trio.Event | None = None  # while somebody waits
 
     @property
     def is_scarce(self) -> bool:
@@ -80,6 +80,15 @@ class Room:
                 raise self._full(size)
             await self._wait(patience)
         self.promised += size
+
+    def require(self) -> None:
+        """See that there is room for what takes next to none, as a name does.
+
+        Raises:
+            JournalFullError: there is not. What makes room is done nevertheless: do not ask.
+        """
+        if not self._fits(0):
+            raise self._full(0)
 
     def release(self, size: int) -> None:
         """Promised bytes are not needed any more."""
@@ -102,13 +111,15 @@ class Room:
         self._progressed = trio.current_time()
 
     def _wake(self) -> None:
-        self._freed.set()
-        self._freed = trio.Event()
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
 
     async def _wait(self, seconds: float) -> None:
-        freed = self._freed
+        if self._freed is None:
+            self._freed = trio.Event()
         with trio.move_on_after(seconds):
-            await freed.wait()
+            await self._freed.wait()
 
     def _fits(self, size: int) -> bool:
         self._until_look -= size

@@ -2,6 +2,7 @@
 
     lock           locked (flock) by the process that has the journal open, and names it
     secret         32 random bytes, made once
+    synced         the number of the last sync: what the database must have heard of
     journal.db     and journal.db-wal, journal.db-shm: SQLite's
     contents/ID    what was written to a file that is too large for the database
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LOCK: Final = "lock"
 SECRET: Final = "secret"
+SYNCED: Final = "synced"
 DATABASE: Final = "journal.db"
 WAL: Final = "journal.db-wal"
 CONTENTS: Final = "contents"
@@ -69,6 +71,22 @@ class Place:
             return
         try:
             os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def synced(self) -> int:
+        """The number of the newest sync that is known to have been complete; 0 if none is."""
+        try:
+            return int.from_bytes((self.directory / SYNCED).read_bytes()[:8], "big")
+        except FileNotFoundError:
+            return 0
+
+    def note_synced(self, number: int) -> None:
+        """Write that down. It need not reach the disk, only not before the sync is complete."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.directory / SYNCED, flags, 0o600)
+        try:
+            os.pwrite(descriptor, number.to_bytes(8, "big"), 0)
         finally:
             os.close(descriptor)
 

@@ -44,7 +44,7 @@ from lafsfs.journal.recovery import recover
 from lafsfs.journal.sealing import ValueSealer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from lafsfs.journal.contents import Entry
@@ -56,6 +56,9 @@ log = logging.getLogger(__name__)
 SYNC_AFTER: Final = 5.0  # seconds: what a power failure may cost
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 CHECKPOINT_AT: Final = 16 << 20  # bytes of SQLite's log: it is read whole when a journal is opened
+MOST_LOG: Final = 4  # times as much, and committing waits for the disk
+ROW_SIZE: Final = 100  # bytes that a row takes beside its value
+PAGE: Final = 4120  # bytes of SQLite's log for a changed page
 
 
 class Journal:
@@ -66,7 +69,7 @@ class Journal:
         sealer = ValueSealer(derive_key(key, b"rows"))
         self._place = place
         self._contents_key = derive_key(key, b"contents")
-        inspect(place.database, sealer)
+        inspect(place.database, sealer, place.synced())
         self._database = Database(place.database, sealer)
         try:
             self._recover(limits)
@@ -78,6 +81,7 @@ class Journal:
         place = self._place
         found = recover(self._database, place, self._contents_key)
         self._rows = tuple(found.rows)
+        self._row_sizes = {row.id: len(row.value) + ROW_SIZE for row in found.rows}
         self.went_back = found.went_back  # a power failure took some of the last commits
         self._sequence = 1 + max((row.sequence for row in found.rows), default=0)
         self._next_row = 1 + max((row.id for row in found.rows), default=0)
@@ -91,6 +95,7 @@ class Journal:
         self._armed: frozenset[int] = frozenset()  # epochs whose undoing is being recorded
         self._changes = 0  # counts what a sync is to bring to the disk
         self._synced_changes = 0
+        self._syncs = self._database.marked()  # begun, ever
         self._unsynced: set[int] = set()  # ids of logs with bytes that were not synced
         self._late_blobs: set[int] = set()  # dropped since the last sync began
         self._late_files: set[int] = set()
@@ -100,7 +105,9 @@ class Journal:
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self.room = Room(place.directory, limits)
-        self.room.use(sum(found.blob_sizes.values()))
+        self.room.use(sum(found.blob_sizes.values()) + sum(self._row_sizes.values()))
+        self._checkpoint_at = min(CHECKPOINT_AT, limits.margin // 8)
+        self._log_size = 0  # bytes of SQLite's log, about
         for ref in self._named.values():
             if ref.end:
                 file = self._file(ref.id)
@@ -152,6 +159,8 @@ class Journal:
 
     async def ready(self) -> None:
         """Wait while committing is held up. What is committed is put together after this."""
+        while self._log_size > MOST_LOG * max(self._checkpoint_at, PAGE << 8):
+            await self._checkpoint_now()
         while self._gate is not None:
             await self._gate.wait()
 
@@ -178,7 +187,7 @@ class Journal:
         epochs = self._armed
         if any(self._is_ahead(put.contents) for put in puts.values()):
             epochs = epochs | {self._epoch}
-        gone_blobs = [ref.id for ref in gone if not ref.end]
+        gone_blobs = [ref.id for ref in gone if not ref.end and ref.id not in self._held]
         dropped = () if epochs else gone_blobs  # going back could need them
         reached("journal.commit.before")
         try:
@@ -196,9 +205,9 @@ class Journal:
         reached("journal.commit.after")
         self._armed = epochs
         self._sequence += len(puts)
+        self._note(puts, deletes, blobs, gone)
         if epochs:
             self._late_blobs.update(gone_blobs)
-        self._note(puts, deletes, blobs, gone)
         self._touch()
 
     def _gone(self, puts: Mapping[int, Put], deletes: Collection[int]) -> list[ContentsRef]:
@@ -229,7 +238,13 @@ class Journal:
     ) -> None:
         for id, blob in blobs.items():
             self._blob_sizes[id] = len(blob)
-            self.room.use(len(blob))
+            self._log_size += len(blob)
+        sizes = {id: len(put.value) + ROW_SIZE for id, put in puts.items()}
+        before = sum(self._row_sizes.pop(id, 0) for id in (*puts, *deletes))
+        self._row_sizes |= sizes
+        self.room.use(sum(map(len, blobs.values())) + sum(sizes.values()))
+        self.room.free(before)
+        self._log_size += PAGE * (2 + len(sizes) + len(deletes) + len(blobs))
         for id in (*puts, *deletes):
             self._named.pop(id, None)
         self._named |= {id: put.contents for id, put in puts.items() if put.contents is not None}
@@ -237,15 +252,13 @@ class Journal:
             self._in_rows.discard(ref.id)
         self._in_rows.update(put.contents.id for put in puts.values() if put.contents is not None)
         for ref in gone:
-            if ref.end:
-                self._drop_file(ref.id)
-            else:
-                self.room.free(self._blob_sizes.pop(ref.id, 0))
+            if ref.id not in self._held:
+                self._drop(ref.id)
 
     def _touch(self) -> None:
         self._changes += 1
         self._wake.set()
-        if self.room.is_scarce:
+        if self.room.is_scarce or self._log_size > self._checkpoint_at:
             self._hurry.set()
 
     # --- contents ---------------------------------------------------------------------------------
@@ -273,13 +286,27 @@ class Journal:
         self._held.add(id)
         return self._file(id)
 
-    def let_go(self, id: int) -> None:
-        """Nobody writes or reads it any more; it is deleted once no row names it."""
-        self._held.discard(id)
-        self._drop_file(id)
+    def hold_blob(self, id: int) -> None:
+        """Have a blob that a row names stay until :meth:`let_go`."""
+        self._held.add(id)
 
-    async def append(self, file: ContentsFile, entries: Sequence[Entry]) -> list[int]:
+    def let_go(self, id: int) -> None:
+        """Nobody writes or reads these contents any more; they go once no row names them."""
+        self._held.discard(id)
+        if id not in self._in_rows:
+            if id in self._blob_sizes:
+                self._late_blobs.add(id)
+            self._drop(id)
+
+    async def append(
+        self,
+        file: ContentsFile,
+        entries: Sequence[Entry],
+        beside: Callable[[], None] | None = None,
+    ) -> list[int]:
         """Add records to a log, in a thread; their positions. One task at a time for one log.
+
+        ``beside``: done in the same thread afterwards.
 
         Raises:
             JournalFullError: the disk is full. The log is as it was.
@@ -290,9 +317,9 @@ class Journal:
         if is_new:
             self._new_names.add(self._place.contents)
         try:
-            positions = await trio.to_thread.run_sync(file.append, entries)
+            positions = await trio.to_thread.run_sync(_append, file, entries, beside)
         except OSError as error:
-            raise _refused_file(error) from None
+            raise _refused(error) from None
         grown = sum(entry.size for entry in entries)
         file.end += grown
         self.room.use(grown + is_new * SALT_SIZE)
@@ -305,11 +332,13 @@ class Journal:
             file = self._files[id] = ContentsFile(path, self._contents_key, id)
         return file
 
-    def _drop_file(self, id: int) -> None:
-        """See to a log that is not held, or not named, any more."""
-        if id in self._files and not self._is_wanted(id):
+    def _drop(self, id: int) -> None:
+        """See to contents that are neither held nor named by a row any more."""
+        if id in self._files:
             self._late_files.add(id)
-            self._touch()
+        else:
+            self.room.free(self._blob_sizes.pop(id, 0))
+        self._touch()
 
     # --- to the disk ------------------------------------------------------------------------------
 
@@ -335,18 +364,22 @@ class Journal:
         blobs, self._late_blobs = self._late_blobs, set()
         logs, self._late_files = self._late_files, set()
         self._unsynced -= self._in_rows
+        self._syncs += 1
         try:
-            await trio.to_thread.run_sync(self._sync_now, files, names)
-        except OSError as error:
+            self._database.mark(self._syncs)
+            await trio.to_thread.run_sync(self._sync_now, files, names, self._syncs)
+        except (OSError, sqlite3.Error) as error:
             self._unsynced |= set(ends)
             self._new_names |= names
             self._late_blobs |= blobs
             self._late_files |= logs
-            raise _refused_file(error) from None
+            raise _refused(error) from None
         self._synced_changes = changes
         await self._after_sync(epoch, ends, blobs, logs)
 
-    def _sync_now(self, files: Sequence[ContentsFile], names: Collection[Path]) -> None:
+    def _sync_now(
+        self, files: Sequence[ContentsFile], names: Collection[Path], number: int
+    ) -> None:
         """In a thread."""
         for file in files:
             file.sync()
@@ -355,6 +388,7 @@ class Journal:
         reached("journal.sync.contents")
         self._place.sync_log()
         reached("journal.sync.log")
+        self._place.note_synced(number)
 
     async def _after_sync(
         self, epoch: int, ends: Mapping[int, int], blobs: set[int], logs: Collection[int]
@@ -393,15 +427,11 @@ class Journal:
             self._hurry = trio.Event()
             try:
                 await self.sync()
-                await self._checkpoint_if_big()
+                if self._log_size > self._checkpoint_at:
+                    await self._checkpoint_now()
             except JournalError as error:
                 log.warning("the journal is not on the disk: %s", error)
                 self._wake.set()
-
-    async def _checkpoint_if_big(self) -> None:
-        with suppress(FileNotFoundError):
-            if self._place.wal.stat().st_size >= CHECKPOINT_AT:
-                await self._checkpoint_now()
 
     async def _checkpoint_now(self) -> None:
         """Empty SQLite's log: first what can be done beside commits, then the rest without them."""
@@ -410,6 +440,7 @@ class Journal:
             gate = self._gate = trio.Event()
             try:
                 await self._checkpoint("TRUNCATE")
+                self._log_size = 0
             finally:
                 self._gate = None
                 gate.set()
@@ -435,10 +466,17 @@ class Journal:
 def _opened(kind: type[Journal], place: Place, key: bytes, limits: Limits) -> Journal:
     try:
         return kind(place, place.key(key), limits)
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise _refused(error) from None
-    except OSError as error:
-        raise _refused_file(error) from None
+
+
+def _append(
+    file: ContentsFile, entries: Sequence[Entry], beside: Callable[[], None] | None
+) -> list[int]:
+    positions = file.append(entries)
+    if beside is not None:
+        beside()
+    return positions
 
 
 def _delete(paths: Sequence[Path]) -> None:
@@ -448,13 +486,11 @@ def _delete(paths: Sequence[Path]) -> None:
         reached("journal.contents.deleted")
 
 
-def _refused(error: sqlite3.Error) -> JournalError:
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return JournalFullError("the disk that holds the journal is full")
-    return JournalError(f"the journal cannot be written: {error}")
-
-
-def _refused_file(error: OSError) -> JournalError:
-    if error.errno in _FULL:
-        return JournalFullError(f"the disk that holds the journal is full: {error.strerror}")
-    return JournalError(f"the journal cannot be written: {error.strerror}")
+def _refused(error: OSError | sqlite3.Error) -> JournalError:
+    """Why the disk did not take something, in our words."""
+    if isinstance(error, OSError):
+        is_full, why = error.errno in _FULL, error.strerror
+    else:
+        is_full, why = error.sqlite_errorcode == sqlite3.SQLITE_FULL, str(error)
+    kind = JournalFullError if is_full else JournalError
+    return kind(f"the journal cannot be written: {why}")

@@ -30,7 +30,9 @@ from lafsfs.caps import (
 from lafsfs.crypto.hashes import ssk_writekey
 from lafsfs.errors import BadCapabilityError, DeepImmutableError, NotADirectoryNodeError
 from lafsfs.formats.dirtable import make_entry, pack_table
+from lafsfs.formats.geometry import planned_segment_size
 from lafsfs.immutable import BytesSource, CHKFile, upload
+from lafsfs.immutable.source import begin_hash
 from lafsfs.mutable.file import MutableFile, create
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.edits import attenuated, normalized, stamped
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from lafsfs.grid.encoding import Encoding
     from lafsfs.grid.secrets import ClientSecrets
     from lafsfs.immutable import SegmentCache, Source
+    from lafsfs.immutable.source import Hashed
     from lafsfs.mutable.contents import ContentsCache
     from lafsfs.mutable.keypool import KeyPool
     from lafsfs.nodes.edits import Metadata
@@ -108,8 +111,12 @@ class NodeMaker:
             raise NotADirectoryNodeError(f"this {cap.kind} capability is not of a directory")
         return node
 
-    async def upload(self, source: Source) -> CHKCap | LiteralCap:
+    async def upload(self, source: Source, key: bytes | None = None) -> CHKCap | LiteralCap:
         """Put immutable contents on the grid.
+
+        Args:
+            key: where nothing converges, 16 random bytes to use instead of drawing some: written
+                down before, they make the upload repeatable.
 
         Raises:
             NotHappyError: too few servers took shares.
@@ -121,7 +128,17 @@ class NodeMaker:
             secrets=grid.secrets,
             encoding=grid.encoding,
             convergence=grid.convergence,
+            key=None if grid.convergence is not None else key,
         )
+
+    def begin_hash(self) -> Hashed | None:
+        """A hash for the convergent keys of files of a segment or more; None if none converge."""
+        grid, encoding = self.grid, self.grid.encoding
+        if grid.convergence is None:
+            return None
+        largest = encoding.max_segment_size
+        segment_size = planned_segment_size(largest, encoding.k, largest)
+        return begin_hash(encoding.k, encoding.n, segment_size, grid.convergence)
 
     async def create_mutable(self, format: MutableFormat, contents: bytes) -> MutableFileNode:
         """Make a mutable file with these contents.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ class ExtentMap:
     def __iter__(self) -> Iterator[Extent]:
         return iter(self._extents)
 
+    @property
+    def live(self) -> int:
+        """Bytes that extents show."""
+        return sum(extent.length for extent in self._extents)
+
     def copy(self) -> Self:
         """The same map, to go on reading while the original is written to."""
         other = type(self)(self.base_size)
@@ -103,6 +108,11 @@ class ExtentMap:
             self._cut(size, self.size)
             self.base_limit = min(self.base_limit, size)
         self.size = size
+
+    def replace(self, extents: Iterable[Extent]) -> None:
+        """Other places for what shows: as many bytes at the same offsets, or fewer."""
+        self._extents = sorted(extents, key=lambda extent: extent.start)
+        self._starts = [extent.start for extent in self._extents]
 
     def pieces(self, offset: int, size: int) -> Iterator[Piece]:
         """Where the bytes [offset, offset + size) come from, in order, as far as the file goes."""

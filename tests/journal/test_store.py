@@ -181,8 +181,10 @@ async def test_small_contents_live_and_die_with_their_row(tmp_path):
         (row,) = journal.take_rows()
         assert row.contents == ContentsRef(second)
         assert journal.blob(second) == b"newer"
-        assert journal.room.used
+        before = journal.room.used
         journal.commit({1: Put(b"row")})
+        assert journal.room.used < before
+        journal.commit({}, [1])
         assert journal.room.used == 0
         assert journal.new_contents() > second
 

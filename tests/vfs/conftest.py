@@ -128,17 +128,24 @@ class World:
 
 
 @asynccontextmanager
-async def open_maker(broker, clock: WallClock, host: str = "desk") -> AsyncIterator[NodeMaker]:
+async def open_maker(
+    broker,
+    clock: WallClock,
+    host: str = "desk",
+    *,
+    max_segment_size: int = 1 << 20,
+    convergence: bytes | None = SECRETS.convergence_secret,
+) -> AsyncIterator[NodeMaker]:
     """A client of a grid: one of several, perhaps."""
     async with KeyPool.open(1) as pool, SegmentCache.open(1 << 22) as segments:
         grid = Grid(
             broker=broker,
             secrets=SECRETS,
-            encoding=Encoding(2, 2, 3),
+            encoding=Encoding(2, 2, 3, max_segment_size),
             key_pool=pool,
             segment_cache=segments,
             contents_cache=ContentsCache(1 << 22),
-            convergence=SECRETS.convergence_secret,
+            convergence=convergence,
         )
         yield NodeMaker(grid, host=host, clock=clock.seconds)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import random
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -12,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafsfs.errors import JournalFullError, LocalError, StagingCorruptError
-from lafsfs.vfs import staging
-from lafsfs.vfs.staging import RECORD_SIZE, StagingArea
+from lafsfs.journal import Journal, Limits, Put
+from lafsfs.vfs.smallcontents import INLINE_LIMIT
+from lafsfs.vfs.staged import MOST_WAITING, RECORD_SIZE
+from lafsfs.vfs.staging import StagingArea
+
+KEY = bytes(range(32))
 
 
 class Base:
@@ -29,54 +32,199 @@ async def everything(contents) -> bytes:
     return await contents.read(0, contents.size)
 
 
+@asynccontextmanager
+async def open_area(directory, budget=64 << 20, limits=None, hashed=None):
+    async with (
+        Journal.open(directory, KEY, limits) as journal,
+        StagingArea.over(journal, budget, hashed) as area,
+    ):
+        yield area
+
+
 @pytest.fixture
 async def area(tmp_path):
-    async with StagingArea.open(tmp_path / "staging") as opened:
+    async with open_area(tmp_path / "journal") as opened:
         yield opened
 
 
+async def accept(area, contents, row: int = 1) -> None:
+    await contents.seal()
+    kept = contents.describe()
+    await area.journal.ready()
+    area.journal.commit({row: Put(b"", kept.ref)}, blobs=kept.blobs)
+    contents.accepted(kept)
+
+
+def files_of(directory):
+    return [path for path in (directory / "contents").iterdir() if path.stat().st_size]
+
+
 steps = st.lists(
-    st.tuples(st.sampled_from(["write", "write", "truncate"]), st.integers(0, 90), st.binary()),
+    st.tuples(
+        st.sampled_from(["write", "write", "truncate", "accept"]), st.integers(0, 90), st.binary()
+    ),
     max_size=20,
 )
 
 
-@given(steps, st.integers(0, 40))
-@settings(max_examples=30, deadline=None)
+@given(steps, st.sampled_from([0, 5, 40, 1 << 20]))
+@settings(max_examples=60, deadline=None)
 def test_behaves_as_a_file(tmp_path_factory, steps, budget):
-    base = bytes(range(50))
+    """Whatever is accepted is there again after a restart, however it came to be."""
+    base = Base(bytes(range(50)))
+    directory = tmp_path_factory.mktemp("s") / "d"
 
     async def scenario() -> None:
-        async with StagingArea.open(tmp_path_factory.mktemp("s") / "d", budget) as area:
-            contents = area.stage(Base(base), len(base))
-            model = bytearray(base)
+        accepted, model = None, bytearray(base.data)
+        async with open_area(directory, budget) as area:
+            contents = area.stage(base, len(base.data))
             for step, at, data in steps:
+                model = done(step, at, data, model)
                 if step == "truncate":
                     contents.truncate(at)
-                    model = model[:at] + bytes(max(0, at - len(model)))
-                elif data:
+                elif step == "write":
                     await contents.write(at, data)
-                    model += bytes(max(0, at - len(model)))
-                    model[at : at + len(data)] = data
+                else:
+                    await accept(area, contents)
+                    accepted = bytes(model)
                 assert await everything(contents) == bytes(model)
-            contents.discard()
-            assert area.buffered == 0
+            if accepted is None:
+                contents.discard()
+                assert area.buffered == area.journal.room.promised == 0
+        async with open_area(directory, budget) as area:
+            rows = area.journal.take_rows()
+            assert bool(rows) == (accepted is not None)
+            for row in rows:
+                contents = await area.restore(row.contents, base)
+                assert await everything(contents) == accepted
+                await contents.write(7, b"goes on")
+                await accept(area, contents)
+                model = done("write", 7, b"goes on", bytearray(accepted))
+                assert await everything(contents) == bytes(model)
+                contents.discard()
+            assert area.buffered == area.journal.room.promised == 0
 
     trio.run(scenario)
 
 
-async def test_large_files_go_to_the_disk_sealed(area, tmp_path):
+def done(step, at: int, data: bytes, model: bytearray) -> bytearray:
+    if step == "truncate":
+        return model[:at] + bytes(max(0, at - len(model)))
+    if step == "write" and data:
+        model += bytes(max(0, at - len(model)))
+        model[at : at + len(data)] = data
+    return model
+
+
+async def test_small_files_never_become_files(area, tmp_path):
+    for row in range(20):
+        contents = area.stage(None, 0)
+        await contents.write(0, b"x" * INLINE_LIMIT)
+        await accept(area, contents, row)
+        await contents.write(3, b"yy")
+        await accept(area, contents, row)
+        area.cache.clear()
+        assert await everything(contents) == b"xxxyy".ljust(INLINE_LIMIT, b"x")
+    assert files_of(tmp_path / "journal") == []
+    assert area.buffered == area.journal.room.promised == 0
+    await area.journal.sync()
+    assert area.journal.room.used < 21 * INLINE_LIMIT  # what was accepted before is gone
+
+
+async def test_large_files_go_to_the_disk_while_they_are_written(area, tmp_path):
     contents = area.stage(None, 0)
-    data = random.Random(1).randbytes(5 * RECORD_SIZE + 1234)
+    data = random.Random(1).randbytes(9 * RECORD_SIZE + 1234)
     for offset in range(0, len(data), 100_000):
         await contents.write(offset, data[offset : offset + 100_000])
-        assert area.buffered <= 2 * RECORD_SIZE + 100_000
+        assert area.buffered == area.journal.room.promised <= MOST_WAITING + 100_000
     assert await everything(contents) == data
-    on_disk = os.pread(contents._descriptor, 10 * RECORD_SIZE, 0)
-    assert len(on_disk) >= 3 * RECORD_SIZE
-    assert data[:64] not in on_disk
-    assert list((tmp_path / "staging").iterdir()) == []
-    assert (tmp_path / "staging").stat().st_mode & 0o777 == 0o700
+    (path,) = files_of(tmp_path / "journal")
+    assert path.stat().st_size >= 4 * RECORD_SIZE
+    assert data[:64] not in path.read_bytes()
+    await accept(area, contents)
+    assert area.buffered == 0
+    assert await everything(contents) == data
+
+
+async def test_writing_goes_on_while_a_log_is_begun(area):
+    """What falls over bytes on their way to the disk counts, whichever arrives first."""
+    contents = area.stage(Base(b"base" * 100_000), 400_000)
+    model = bytearray(b"base" * 100_000)
+    chance = random.Random(2)
+
+    async def writer() -> None:
+        for _ in range(200):
+            at, data = chance.randrange(500_000), chance.randbytes(chance.randrange(1, 9000))
+            model.extend(bytes(max(0, at + len(data) - len(model))))
+            model[at : at + len(data)] = data
+            await contents.write(at, data)
+            if chance.random() < 0.05:
+                del model[400_000:]
+                contents.truncate(400_000 if len(model) == 400_000 else len(model))
+            await trio.lowlevel.checkpoint()
+
+    async def accepter() -> None:
+        for _ in range(20):
+            await accept(area, contents)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer)
+        nursery.start_soon(accepter)
+    assert await everything(contents) == bytes(model)
+    await accept(area, contents)
+    again = await area.restore(contents.kept.ref, contents.base)
+    assert await everything(again) == bytes(model)
+
+
+async def test_what_is_not_accepted_is_not_there_after_a_restart(tmp_path):
+    async with open_area(tmp_path) as area:
+        contents = area.stage(Base(b"old"), 3)
+        await contents.write(0, b"n")
+        await accept(area, contents)
+        await contents.write(1, b"ope")
+    async with open_area(tmp_path) as area:
+        (row,) = area.journal.take_rows()
+        contents = await area.restore(row.contents, Base(b"old"))
+        assert await everything(contents) == b"nld"
+
+
+async def test_describing_again_says_the_same(area):
+    contents = area.stage(None, 0)
+    await contents.write(0, b"x")
+    await accept(area, contents)
+    assert contents.describe() == contents.kept
+    assert contents.describe().blobs == {}
+    await contents.write(0, b"x")
+    assert contents.describe().ref != contents.kept.ref
+
+
+async def test_what_is_on_the_grid_becomes_the_base(area, tmp_path):
+    """A file that is written without end does not pile up."""
+    contents = area.stage(Base(b"0123456789" * 50_000), 500_000)
+    await contents.write(5, b"a" * 200_000)
+    await accept(area, contents)
+    for round in range(4):
+        with contents.snapshot() as snapshot:
+            uploaded = await snapshot.read(0, snapshot.size)
+            await contents.write(round, b"b" * 10)
+            contents.truncate(300_000)
+            await contents.write(400_000, b"c" * 100_000)
+            wanted = await everything(contents)
+            assert await contents.rebase(snapshot, Base(uploaded))
+            assert await snapshot.read(0, snapshot.size) == uploaded
+        assert await everything(contents) == wanted
+        assert contents.extents.live <= 100_010
+        await accept(area, contents)
+        assert await everything(contents) == wanted
+        await area.journal.sync()
+        again = await area.restore(contents.kept.ref, contents.kept.base)
+        assert await everything(again) == wanted
+        area.journal.let_go(contents.kept.ref.id)
+        area.journal.hold(contents.kept.ref.id)
+    assert area.journal.room.used < 250_000
+    with contents.snapshot() as first, contents.snapshot():
+        assert not await contents.rebase(first, Base(b""))
 
 
 async def test_a_snapshot_stands_still_while_writing_goes_on(area):
@@ -94,32 +242,57 @@ async def test_a_snapshot_stands_still_while_writing_goes_on(area):
     assert area.buffered == 0
 
 
-async def test_what_the_disk_changed_is_noticed(area):
+async def test_what_the_disk_changed_is_noticed(area, tmp_path):
     contents = area.stage(None, 0)
-    area.budget = 0
-    await contents.write(0, b"precious")
-    assert await everything(contents) == b"precious"
+    await contents.write(0, b"precious" * 10_000)
+    await accept(area, contents)
+    assert len(await everything(contents)) == 80_000
     area.cache.clear()
-    os.pwrite(contents._descriptor, b"!", 3)
+    (path,) = files_of(tmp_path / "journal")
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:])
     with pytest.raises(StagingCorruptError):
         await everything(contents)
+    path.unlink()
+    with pytest.raises(StagingCorruptError):
+        await everything(contents)
+    with pytest.raises(StagingCorruptError):
+        await area.restore(contents.kept.ref, None)
 
 
-async def test_a_full_disk_loses_nothing(area, tmp_path):
+async def test_a_disk_that_refuses_loses_nothing(area, tmp_path):
     contents = area.stage(None, 0)
-    area.budget = 0
-    full = os.open("/dev/full", os.O_RDWR)
-    contents._descriptor = os.dup(full)
-    with pytest.raises(JournalFullError) as caught:
-        await contents.write(0, b"kept")
-    assert caught.value.errno == errno.ENOSPC
-    assert await everything(contents) == b"kept"
-    os.close(contents._descriptor)
-    os.close(full)
-    contents._descriptor = staging._nameless_file(tmp_path)
-    await contents.write(4, b" too")
-    assert await everything(contents) == b"kept too"
-    assert area.buffered == 0
+    await contents.write(0, b"kept" * 50_000)
+    directory = tmp_path / "journal" / "contents"
+    directory.rename(tmp_path / "away")
+    with pytest.raises(LocalError, match="cannot be written"):
+        await accept(area, contents)
+    await contents.write(200_000, b" too")
+    (tmp_path / "away").rename(directory)
+    await accept(area, contents)
+    assert await everything(contents) == b"kept" * 50_000 + b" too"
+    contents.discard()
+    assert area.buffered == area.journal.room.promised == 0
+
+
+async def test_a_full_journal_is_told_to_write_and_not_to_close(tmp_path):
+    limits = Limits(staged=1_000_000, margin=0, patience=0)
+    async with open_area(tmp_path, limits=limits) as area:
+        small = area.stage(None, 0)
+        await small.write(0, b"small")
+        large = area.stage(None, 0)
+        for offset in range(0, 900_000, 100_000):
+            await large.write(offset, bytes(100_000))
+        with pytest.raises(JournalFullError) as caught:
+            await large.write(900_000, bytes(100_000))
+        assert caught.value.errno == 28
+        await accept(area, small, 1)
+        await accept(area, large, 2)
+        assert await everything(large) == bytes(900_000)
+        large.discard()
+        area.journal.commit({}, [2])
+        await area.journal.sync()
+        await small.write(0, bytes(500_000))
 
 
 async def test_a_base_that_shrank_reads_as_zeros(area):
@@ -140,6 +313,21 @@ async def test_concurrent_writers_of_one_file(area):
             nursery.start_soon(writer, start)
     wanted = b"".join(bytes([number % 4]) * 1000 for number in range(40))
     assert await everything(contents) == wanted
+
+
+async def test_appending_goes_behind_whatever_is_there(area):
+    contents = area.stage(None, 0)
+    await contents.write(None, b"one")
+    await contents.write(None, b"two")
+    assert await everything(contents) == b"onetwo"
+
+
+async def test_an_area_of_its_own_leaves_nothing_behind(tmp_path):
+    async with StagingArea.open(tmp_path / "staging") as area:
+        contents = area.stage(None, 0)
+        await contents.write(0, bytes(3 * RECORD_SIZE))
+        assert len(list((tmp_path / "staging").iterdir())) == 1
+    assert list((tmp_path / "staging").iterdir()) == []
 
 
 async def test_a_staging_directory_that_cannot_be(tmp_path):

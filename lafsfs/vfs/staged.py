@@ -1,0 +1,614 @@
+"""One file that is being written: its contents until they are on the grid.
+
+A :class:`StagedContents` is an extent map over the contents it had (its base), and *stretches* that
+hold what was written. The newest stretch, the tail, is open: a write that continues it or falls
+into it changes it in memory. When a write goes elsewhere, or the stretch is full, the tail is
+retired: from then on its bytes never change.
+
+Where they go (docs/decisions/0005): what was written to a *small* file stays in memory until it is
+accepted, and is one value in the very transaction that accepts it. Of a larger one, stretches are
+sealed and appended to a log, in a thread and ahead of need, while writing goes on; accepting it
+needs the rest only, and a row that says how far into the log the file goes. A file becomes large
+when ``BUFFER_SIZE`` bytes of it wait in memory, or when more than a small one has is accepted.
+
+    await staged.seal()           everything written so far is where describe() can name it
+    kept = staged.describe()      what a row has to say, and a blob; no await from here ...
+    journal.commit(...)
+    staged.accepted(kept)         ... to here
+
+Rules:
+
+- Changing the map and the tail happens without an await in between: whoever is scheduled next sees
+  all of a write or none of it. Sealing, and moving bytes, change nothing that readers see.
+- A :meth:`StagedContents.snapshot` retires the tail and copies the map: what it shows never
+  changes, however often it is read, while writing goes on.
+- Every byte in memory has its place on the disk promised before it is taken (journal/limits.py): a
+  full disk is told to ``write``, not to ``close``. What was taken stays in memory if sealing fails.
+- At most the area's budget of bytes wait in memory, and ``MOST_WAITING`` of one file.
+- ``discard`` lets go of the journal's contents once nobody is reading.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from lafsfs.errors import LafsError
+from lafsfs.journal import ContentsRef, Entry, Kind
+from lafsfs.vfs.extents import BasePiece, Extent, ExtentMap, Hole
+from lafsfs.vfs.smallcontents import is_small, pack, unpack
+from lafsfs.vfs.stagedlog import Cut, InBlob, InLog, StagedLog, Stretch, read, read_blob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lafsfs.immutable.source import Hashed
+    from lafsfs.journal import Record
+    from lafsfs.vfs.extents import Piece
+    from lafsfs.vfs.staging import StagingArea
+
+log = logging.getLogger(__name__)
+
+RECORD_SIZE: Final = 1 << 20  # bytes: what one random read must open; GCM does 1 MiB in 0.1 ms
+BUFFER_SIZE: Final = 1 << 20  # bytes of one file waiting to be sealed; more goes to its log
+ADOPTED: Final = 256 << 10  # bytes of one write that are a stretch as they are, and not copied
+MOST_WAITING: Final = 4 << 20  # bytes of one file in memory before its writer waits for the disk
+
+
+class Base(Protocol):
+    """The contents beneath what was written."""
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the journal is to hold of a staged file.
+
+    ``ref``: for the file's row; None if nothing can be said yet. ``base``: what it lies over.
+    ``blobs``: for the same transaction.
+    """
+
+    ref: ContentsRef | None
+    base: Base | None = field(repr=False)
+    blobs: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+
+
+class StagedContents:
+    """One file being written. Made by :class:`~lafsfs.vfs.staging.StagingArea`."""
+
+    def __init__(self, area: StagingArea, base: Base | None, extents: ExtentMap) -> None:
+        self.base = base
+        self.extents = extents
+        self.changes = 0  # counts writes and truncations
+        self.kept: Kept | None = None  # what is accepted
+        self._kept_changes = -1  # the changes that this covers
+        self._area = area
+        self._journal = area.journal
+        self._stretches: dict[int, Stretch] = {}
+        self._next = 0  # number of the next stretch
+        self._tail: Stretch | None = None
+        self._waiting: list[Stretch | Cut] = []  # retired and not in the log
+        self._buffered = 0  # bytes in memory alone
+        self._retired_end = 0  # of what was retired, in the file
+        self._in_order = True  # nothing that was retired was written again
+        self._log: StagedLog | None = None
+        self._is_logged = False  # there is a log, or one is being begun
+        self._sealing = trio.Lock()  # one task at a time appends
+        self._is_sealing = False  # ahead of need
+        self._places: list[int] = []  # ids of the contents that stretches are in
+        self._old: list[int] = []  # ids of those that only who is reading now needs
+        self._users = 0
+        self._discarded = False
+        self._snapshots = 0
+        self._least = extents.size  # bytes of the file, since the last snapshot
+
+    def __repr__(self) -> str:
+        return f"<StagedContents {self.size} bytes, {len(self.extents)} extents>"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as written."""
+        return self.extents.size
+
+    async def write(self, offset: int | None, data: bytes) -> None:
+        """Lay ``data`` over the file at ``offset``; None: behind its last byte.
+
+        Raises:
+            JournalFullError: no room on the local disk.
+        """
+        room = self._journal.room
+        await room.promise(len(data))
+        before = self._buffered
+        offset = self.size if offset is None else offset
+        if ADOPTED <= len(data) <= RECORD_SIZE and not self._falls_into_tail(offset):
+            self._begin_tail(offset, data)
+            self._retire()
+        else:
+            self._copy_in(offset, memoryview(data))
+        self.changes += 1
+        room.release(len(data) - (self._buffered - before))  # what fell into the tail
+        await self._make_room()
+
+    def truncate(self, size: int) -> None:
+        """Cut the file, or let it grow by zeros."""
+        self._retire()
+        if size < self._retired_end:
+            self._in_order = False
+        self.extents.truncate(size)
+        self._least = min(self._least, size)
+        self.changes += 1
+        if self._is_logged:
+            self._waiting.append(Cut(size))
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset`` of the file as it is now.
+
+        Raises:
+            StagingCorruptError: the local disk gave back something else.
+            NotEnoughSharesError: the base cannot be read.
+        """
+        pieces = list(self.extents.pieces(offset, size))
+        return await self.assemble(pieces, self._stretches, self.base)
+
+    def snapshot(self) -> Snapshot:
+        """The file as it is now, to be read again and again. Discard it afterwards."""
+        self._retire()
+        self._snapshots += 1
+        self._least = self.size
+        hashed = self._log.hashed if self._log is not None and self._in_order else None
+        return Snapshot(self, self._stretches, self._next, self._snapshots, hashed)
+
+    async def rebase(self, snapshot: Snapshot, base: Base) -> bool:
+        """What ``snapshot`` shows is ``base`` now: keep what was written since, over that.
+
+        Whether that was done: only of the last snapshot.
+        """
+        async with self._sealing:
+            if snapshot.serial != self._snapshots or self._discarded:
+                return False
+            self._retire()
+            extents = ExtentMap(snapshot.size)
+            extents.size = self.size
+            extents.base_limit = min(snapshot.size, self._least)
+            extents.replace(e for e in self.extents if self._age(e) >= snapshot.next)
+            self.base, self.extents = base, extents
+            self._stretches = {e.record: self._stretches[e.record] for e in extents}
+            self._waiting = [s for s in self._stretches.values() if s.buffer is not None]
+            self._recount()
+            self._log, self._is_logged, self._in_order = None, False, False
+            self._kept_changes = -1
+            self.changes += 1
+            return True
+
+    def discard(self) -> None:
+        """Nobody will ask any more, but for those who are reading now."""
+        if self._discarded:
+            return
+        self._discarded = True
+        self._journal.room.release(self._buffered)
+        self._count(-self._buffered)
+        self._old += self._places
+        self._places = []
+        self._release_if_unused()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep everything that can be read now meanwhile."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._release_if_unused()
+
+    def got_on(self) -> None:
+        """An upload does: whoever waits for room may go on waiting."""
+        self._journal.room.progress()
+
+    # --- into the journal -------------------------------------------------------------------------
+
+    async def seal(self) -> None:
+        """Have everything that is written now where :meth:`describe` can name it.
+
+        Raises:
+            JournalFullError, JournalError: it is not, and stays in memory.
+        """
+        self._retire()
+        if not self._is_inline():
+            await self._seal_waiting()
+
+    def describe(self) -> Kept:
+        """What a row has to say of everything that is sealed; the file itself, if it is small."""
+        if self.kept is not None and self._kept_changes == self.changes:
+            return self.kept
+        if self._log is not None:
+            return Kept(ContentsRef(self._log.file.number, self._log.file.end), self.base)
+        if not self._is_inline():
+            return self.kept or Kept(None, self.base)
+        self._retire()
+        written = b"".join(map(self._bytes_of, self.extents))
+        id = self._journal.new_contents()
+        return Kept(ContentsRef(id), self.base, {id: pack(self.extents, written)})
+
+    def accepted(self, kept: Kept) -> None:
+        """The journal holds what :meth:`describe` said."""
+        self.kept = Kept(kept.ref, kept.base)
+        if kept.blobs:
+            assert kept.ref is not None
+            self._move_to_blob(kept.ref.id)
+            self._kept_changes = self.changes
+        elif self._log is not None and not self._waiting and self._tail is None:
+            self._kept_changes = self.changes
+
+    def restore_small(self, kept: Kept) -> None:
+        """Become what a blob says.
+
+        Raises:
+            StagingCorruptError: it is not what was committed.
+        """
+        assert kept.ref is not None
+        self.extents, _ = unpack(self._journal.blob(kept.ref.id), 0)
+        self._stretches = {0: Stretch(0, 0)}
+        self._next = 1
+        self._move_to_blob(kept.ref.id)
+        self._in_order = False  # nothing was hashed
+        self.kept, self._kept_changes = kept, self.changes
+
+    def restore_large(self, kept: Kept, log: StagedLog, records: Sequence[Record]) -> None:
+        """Become what a log says."""
+        for record in records:
+            if record.kind is Kind.WRITE:
+                place = InLog(log.file, record)
+                stretch = Stretch(self._next, record.start, length=record.length, log=place)
+                self._stretches[self._next] = stretch
+                self.extents.write(Extent(record.start, record.length, self._next, 0))
+                self._next += 1
+            elif record.kind is Kind.CUT:
+                self.extents.truncate(record.start)
+            else:
+                self.extents = ExtentMap(record.start)
+        self._log, self._is_logged, self._places = log, True, [log.file.number]
+        self._in_order = False  # nothing was hashed
+        self.kept, self._kept_changes = kept, self.changes
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def _falls_into_tail(self, offset: int) -> bool:
+        """Whether a write there continues the tail or falls into it, with room left."""
+        tail = self._tail
+        if tail is None or tail.buffer is None:
+            return False
+        end = tail.start + len(tail.buffer)
+        return tail.start <= offset <= end and offset < tail.start + RECORD_SIZE
+
+    def _copy_in(self, offset: int, view: memoryview) -> None:
+        while view:
+            if not self._falls_into_tail(offset):
+                self._begin_tail(offset, bytearray())
+            taken = self._take(offset, view)
+            view, offset = view[taken:], offset + taken
+
+    def _begin_tail(self, offset: int, buffer: bytearray | bytes) -> None:
+        self._retire()
+        if offset < self._retired_end:
+            self._in_order = False
+        self._tail = self._stretches[self._next] = Stretch(self._next, offset, buffer)
+        if buffer:
+            self._count(len(buffer))
+            self.extents.write(Extent(offset, len(buffer), self._next, 0))
+        self._next += 1
+
+    def _take(self, offset: int, view: memoryview) -> int:
+        """Put the beginning of ``view`` into the tail; how much of it."""
+        tail = self._tail
+        assert tail is not None
+        buffer = tail.buffer
+        assert isinstance(buffer, bytearray)
+        skip = offset - tail.start
+        taken = min(len(view), RECORD_SIZE - skip)
+        grown = max(0, skip + taken - len(buffer))
+        buffer[skip : skip + taken] = view[:taken]
+        self._count(grown)
+        self.extents.write(Extent(offset, taken, tail.age, skip))
+        return taken
+
+    def _retire(self) -> None:
+        tail = self._tail
+        if tail is not None:
+            assert tail.buffer is not None
+            tail.length = len(tail.buffer)
+            self._retired_end = max(self._retired_end, tail.start + tail.length)
+            self._waiting.append(tail)
+            self._tail = None
+
+    def _age(self, extent: Extent) -> int:
+        return self._stretches[extent.record].age
+
+    def _is_inline(self) -> bool:
+        """Whether all of it is accepted as one value."""
+        if self._is_logged or not is_small(self.extents):
+            return False
+        return all(self._stretches[extent.record].log is None for extent in self.extents)
+
+    def _count(self, grown: int) -> None:
+        self._buffered += grown
+        self._area.buffered += grown
+
+    async def _make_room(self) -> None:
+        if self._area.buffered > self._area.budget:
+            self._retire()
+            await self._seal_waiting()
+        elif self._buffered >= MOST_WAITING:
+            await self._seal_waiting()
+        elif self._buffered >= BUFFER_SIZE and self._waiting and not self._is_sealing:
+            self._is_sealing = True
+            self._area.nursery.start_soon(self._seal_ahead)
+
+    async def _seal_ahead(self) -> None:
+        try:
+            await self._seal_waiting()
+        except LafsError as error:  # whoever writes or closes next will be told
+            log.info("what was written stays in memory: %s", error)
+        finally:
+            self._is_sealing = False
+
+    async def _seal_waiting(self) -> None:
+        """Bring what is retired to the log, making one if there is none."""
+        with self.in_use():
+            async with self._sealing:
+                while not self._discarded:
+                    if self._log is None:
+                        await self._begin_log()
+                    elif self._waiting:
+                        await self._append_waiting(self._log)
+                    else:
+                        break
+
+    async def _append_waiting(self, log: StagedLog) -> None:
+        batch, self._waiting = self._waiting, []
+        try:
+            places = await log.append([item.entry() for item in batch])
+        except BaseException:
+            self._waiting = batch + self._waiting
+            raise
+        for item, place in zip(batch, places, strict=True):
+            if isinstance(item, Stretch):
+                self._forget_buffer(item)
+                item.log = place
+
+    def _forget_buffer(self, stretch: Stretch) -> None:
+        """Its bytes are in the journal as well."""
+        assert stretch.buffer is not None
+        size, stretch.buffer = len(stretch.buffer), None
+        if not self._discarded:
+            self._journal.room.release(size)
+            self._count(-size)
+
+    def _recount(self) -> None:
+        """Only what is in stretches counts as waiting in memory; others are forgotten."""
+        found = sum(len(s.buffer) for s in self._stretches.values() if s.buffer is not None)
+        self._journal.room.release(self._buffered - found)
+        self._count(found - self._buffered)
+
+    # --- moving -----------------------------------------------------------------------------------
+
+    async def _begin_log(self) -> None:
+        """Write a log that says what the file is now, and go on with it."""
+        self._retire()
+        self._is_logged = True
+        covered, self._waiting = self._waiting, []
+        extents = self.extents.copy()
+        self._in_order = True
+        file = self._journal.hold(self._journal.new_contents())
+        log = StagedLog(self._journal, file, self._area.begin_hash(self.size))
+        try:
+            places = await self._copy(log, extents, self._stretches)
+        except BaseException:
+            self._waiting = covered + self._waiting
+            self._is_logged = False
+            self._journal.let_go(file.number)
+            raise
+        self._log = log
+        self._relocate(extents, places, file.number)
+
+    async def _copy(
+        self, log: StagedLog, extents: ExtentMap, stretches: Mapping[int, Stretch]
+    ) -> list[InLog]:
+        """Say in ``log`` what ``extents`` show; the place of each."""
+        entries = [Entry(Kind.BEGIN, extents.base_size)]
+        if extents.base_limit < extents.base_size:
+            entries.append(Entry(Kind.CUT, extents.base_limit))
+        places: list[InLog] = []
+        size, batch = extents.base_limit, 0
+        for extent in extents:
+            data = await self._shown(extent, stretches[extent.record])
+            entries.append(Entry(Kind.WRITE, extent.start, data))
+            size, batch = max(size, extent.end), batch + extent.length
+            if batch >= MOST_WAITING:
+                places += await log.append(entries)
+                entries, batch = [], 0
+        if size < extents.size:
+            entries.append(Entry(Kind.CUT, extents.size))
+        places += await log.append(entries)
+        return [place for place in places if place.record.kind is Kind.WRITE]
+
+    def _move_to_blob(self, id: int) -> None:
+        """What the extents show is in a blob now, one behind the other."""
+        self._journal.hold_blob(id)
+        fresh: dict[int, Stretch] = {}
+        shown: list[Extent] = []
+        parts = [self._cached(extent) for extent in self.extents]
+        skip = 0
+        for number, extent in enumerate(self.extents, self._next):
+            fresh[number] = _placed(self._age(extent), extent, InBlob(id, skip))
+            shown.append(Extent(extent.start, extent.length, number, 0))
+            skip += extent.length
+        self._next += len(shown)
+        self._waiting, self._tail = [], None
+        self._settle(fresh, shown, id)
+        for extent, part in zip(shown, parts, strict=True):
+            if part is not None:
+                self._area.cache[self, extent.record] = part
+        self._release_if_unused()
+
+    def _relocate(self, extents: ExtentMap, places: Sequence[InLog], id: int) -> None:
+        """The bytes of ``extents`` are at ``places`` in the log ``id``: see there what still shows.
+
+        What was written since ``extents`` were copied stays where it is.
+        """
+        sources = list(extents)
+        starts = [source.start for source in sources]
+        fresh: dict[int, Stretch] = {}
+        shown: list[Extent] = []
+        numbers = range(self._next, self._next + len(sources))
+        self._next += len(sources)
+        for extent in self.extents:
+            at = bisect_right(starts, extent.start) - 1
+            stretch = self._stretches[extent.record]
+            if at < 0 or sources[at].record != extent.record:
+                fresh[extent.record] = stretch
+                shown.append(extent)
+                continue
+            source, number = sources[at], numbers[at]
+            if number not in fresh:
+                fresh[number] = _placed(stretch.age, source, places[at])
+            skip = extent.start - source.start
+            shown.append(Extent(extent.start, extent.length, number, skip))
+        for item in (*self._waiting, self._tail):
+            if isinstance(item, Stretch):
+                fresh[item.age] = item
+        self._settle(fresh, shown, id)
+
+    def _settle(self, fresh: dict[int, Stretch], shown: list[Extent], id: int) -> None:
+        self._forget_cached()
+        self._stretches = fresh
+        self.extents.replace(shown)
+        self._recount()
+        self._old += self._places
+        self._places = [id]
+
+    def _forget_cached(self) -> None:
+        for number in self._stretches:
+            self._area.cache.pop((self, number), None)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    async def assemble(
+        self, pieces: Iterable[Piece], stretches: Mapping[int, Stretch], base: Base | None
+    ) -> bytes:
+        """The bytes of ``pieces``."""
+        parts: list[bytes] = []
+        with self.in_use():
+            for piece in pieces:
+                parts.append(await self._piece(piece, stretches, base))
+        await trio.lowlevel.checkpoint()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _piece(
+        self, piece: Piece, stretches: Mapping[int, Stretch], base: Base | None
+    ) -> bytes:
+        if isinstance(piece, Hole):
+            return bytes(piece.length)
+        if isinstance(piece, BasePiece):
+            data = b"" if base is None else await base.read(piece.start, piece.length)
+            return data.ljust(piece.length, b"\0")  # a mutable base may have shrunk since
+        return bytes(await self._shown(piece, stretches[piece.record]))
+
+    async def _shown(self, extent: Extent, stretch: Stretch) -> memoryview:
+        """Not to be kept beyond the next await: a tail cannot grow meanwhile."""
+        buffer = stretch.buffer
+        data = await self._opened(extent.record, stretch) if buffer is None else buffer
+        return memoryview(data)[extent.skip : extent.skip + extent.length]
+
+    async def _opened(self, number: int, stretch: Stretch) -> bytes:
+        opened: bytes | None = self._area.cache.get((self, number))
+        if opened is None:
+            opened = await read(self._journal, stretch)
+            if not self._discarded:
+                self._area.cache[self, number] = opened
+        return opened
+
+    def _bytes_of(self, extent: Extent) -> bytes:
+        """Of an extent in memory or in a blob, at once."""
+        part = self._cached(extent)
+        if part is not None:
+            return part
+        stretch = self._stretches[extent.record]
+        assert stretch.blob is not None
+        data = read_blob(self._journal, stretch.blob, stretch.length)
+        return data[extent.skip : extent.skip + extent.length]
+
+    def _cached(self, extent: Extent) -> bytes | None:
+        buffer = self._stretches[extent.record].buffer
+        data = self._area.cache.get((self, extent.record)) if buffer is None else buffer
+        return None if data is None else bytes(data[extent.skip : extent.skip + extent.length])
+
+    def _release_if_unused(self) -> None:
+        if self._users:
+            return
+        old, self._old = self._old, []
+        for id in old:
+            self._journal.let_go(id)
+        if self._discarded:
+            self._forget_cached()
+            self._stretches, self._waiting, self._tail = {}, [], None
+
+
+class Snapshot:
+    """A file as it was at one moment: a Source to upload. Hold it with ``with``."""
+
+    def __init__(
+        self,
+        contents: StagedContents,
+        stretches: Mapping[int, Stretch],
+        next: int,
+        serial: int,
+        hashed: Hashed | None,
+    ) -> None:
+        self.extents = contents.extents.copy()
+        self.next = next
+        self.serial = serial
+        self.hashed = hashed
+        self._contents = contents
+        self._stretches = stretches
+        self._base = contents.base
+        self._use = contents.in_use()
+
+    def __enter__(self) -> Snapshot:
+        self._use.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._use.__exit__(None, None, None)
+
+    @property
+    def size(self) -> int:
+        return self.extents.size
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes at ``offset``, the same each time."""
+        self._contents.got_on()
+        return await self._assemble(self.extents.pieces(offset, size))
+
+    async def written(self) -> list[tuple[int, bytes]]:
+        """Everything that was written and still shows: (offset, bytes). Only for small files."""
+        return [(e.start, await self._assemble([e])) for e in self.extents]
+
+    async def _assemble(self, pieces: Iterable[Piece]) -> bytes:
+        return await self._contents.assemble(list(pieces), self._stretches, self._base)
+
+
+def _placed(age: int, source: Extent, place: InBlob | InLog) -> Stretch:
+    stretch = Stretch(age, source.start, length=source.length)
+    if isinstance(place, InBlob):
+        stretch.blob = place
+    else:
+        stretch.log = place
+    return stretch
