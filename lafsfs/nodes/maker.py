@@ -108,8 +108,10 @@ class NodeMaker:
             raise NotADirectoryNodeError(f"this {cap.kind} capability is not of a directory")
         return node
 
-    async def upload(self, source: Source) -> CHKCap | LiteralCap:
-        """Put immutable contents on the grid.
+    async def upload(
+        self, source: Source, placed: Callable[[int], None] = lambda size: None
+    ) -> CHKCap | LiteralCap:
+        """Put immutable contents on the grid. ``placed``: told how many bytes are there already.
 
         Raises:
             NotHappyError: too few servers took shares.
@@ -121,6 +123,7 @@ class NodeMaker:
             secrets=grid.secrets,
             encoding=grid.encoding,
             convergence=grid.convergence,
+            placed=placed,
         )
 
     async def create_mutable(self, format: MutableFormat, contents: bytes) -> MutableFileNode:
