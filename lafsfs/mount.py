@@ -125,7 +125,7 @@ class Settings:
 # Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
 # mounts and when.
 _KERNEL_OPTIONS = """
-    suid nosuid dev nodev exec noexec atime noatime sync async dirsync
+    suid nosuid dev nodev exec noexec atime noatime async dirsync
 """
 _IGNORED_OPTIONS = """
     rw defaults auto noauto user nouser users owner group nofail _netdev relatime norelatime
@@ -141,7 +141,10 @@ class MountOptions:
 
     ``uid``, ``gid`` and ``umask`` are shown instead of what is stored of every file. ``kernel`` is
     for the mount itself. ``deadline``: seconds until a request that only reads fails. ``refresh``:
-    seconds after which what others may have changed is looked at again.
+    seconds after which what others may have changed is looked at again. ``sync``: whether closing
+    a file and changing a name wait for the grid (the kernel is not told, or every single write
+    would). ``quiet``: seconds that what was written waits
+    before it goes there.
     """
 
     read_only: bool = False
@@ -151,6 +154,8 @@ class MountOptions:
     umask: int | None = None
     deadline: float = 60.0
     refresh: float = 2.0
+    sync: bool = False
+    quiet: float = 1.0
     kernel: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
@@ -166,8 +171,10 @@ class MountOptions:
             name, _, value = option.partition("=")
             if name in ("uid", "gid", "umask"):
                 values[name] = _number(name, value, 8 if name == "umask" else 10)
-            elif name in ("deadline", "refresh"):
+            elif name in ("deadline", "refresh", "quiet"):
                 values[name] = _seconds(name, value)
+            elif option == "sync":
+                values["sync"] = True
             elif option == "ro":
                 values["read_only"] = True
             elif option == "allow_other":
@@ -405,6 +412,8 @@ async def run_mount(
             attr_valid=options.refresh / 2,
             entry_valid=options.refresh / 2,
             deadline=options.deadline,
+            quiet=options.quiet,
+            sync=options.sync,
             read_ahead=min(READ_AHEAD, settings.caches.memory // 2),
         )
         async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:

@@ -42,6 +42,8 @@ from lafsfs.immutable.source import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lafsfs.crypto.hashes import TaggedHasher
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.encoding import Encoding
@@ -60,6 +62,7 @@ async def upload(
     encoding: Encoding,
     convergence: bytes | None,
     key: bytes | None = None,
+    placed: Callable[[int], None] = lambda size: None,
 ) -> CHKCap | LiteralCap:
     """Store the contents of ``source``; the capability that reads them back.
 
@@ -67,6 +70,7 @@ async def upload(
         convergence: the convergence secret, or None for a random key.
         key: 16 random bytes, used for these contents and no others, instead of drawing some; to
             be able to repeat an upload. Not with ``convergence``.
+        placed: told, again and again, how many bytes from the beginning are on servers.
 
     Raises:
         NotHappyError: too few servers took shares (GridFullError: for want of room).
@@ -81,13 +85,13 @@ async def upload(
     if convergence is not None:
         convergent = await _convergent_key(source, geometry, convergence)
         is_steady = isinstance(source, SteadySource)
-        upload = _Upload(source, convergent, geometry, broker, secrets, encoding)
+        upload = _Upload(source, convergent, geometry, broker, secrets, encoding, placed)
         try:
             return await upload.run(None if is_steady else convergence)
         except StaleSharesError as error:
             log.warning("upload: a random key is used instead of a convergent one: %s", error)
     key = os.urandom(KEY_SIZE) if key is None else key
-    return await _Upload(source, key, geometry, broker, secrets, encoding).run(None)
+    return await _Upload(source, key, geometry, broker, secrets, encoding, placed).run(None)
 
 
 def _key_hasher(geometry: CHKGeometry, convergence: bytes) -> TaggedHasher:
@@ -120,8 +124,10 @@ class _Upload:
         broker: Broker,
         secrets: ClientSecrets,
         encoding: Encoding,
+        placed: Callable[[int], None],
     ) -> None:
         self._source = source
+        self._placed = placed
         self._key = key
         self._geometry = geometry
         self._encoder = Encoder(key, geometry)
@@ -147,11 +153,13 @@ class _Upload:
         holders.append([header] * self._geometry.n)
         await self._fill(holders)
         while self._next_segment < self._geometry.num_segments:
+            sent = self._geometry.segment_offset(self._next_segment)
             with plain_errors():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(holders.send, holders.take())
                     await self._fill(holders)
             holders.require_happiness()
+            self._placed(sent)
         endings = await self._end(holders)
         await holders.send(holders.take())
         holders.require_happiness()
@@ -160,6 +168,7 @@ class _Upload:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(holders.renew_leases)
                 await holders.finish(tail_offset, endings.endings)
+        self._placed(self._geometry.size)
         return endings.ueb_hash
 
     async def _fill(self, holders: Shareholders) -> None:

@@ -111,12 +111,18 @@ class NodeMaker:
             raise NotADirectoryNodeError(f"this {cap.kind} capability is not of a directory")
         return node
 
-    async def upload(self, source: Source, key: bytes | None = None) -> CHKCap | LiteralCap:
+    async def upload(
+        self,
+        source: Source,
+        key: bytes | None = None,
+        placed: Callable[[int], None] = lambda size: None,
+    ) -> CHKCap | LiteralCap:
         """Put immutable contents on the grid.
 
         Args:
             key: where nothing converges, 16 random bytes to use instead of drawing some: written
                 down before, they make the upload repeatable.
+            placed: told, again and again, how many bytes from the beginning are on servers.
 
         Raises:
             NotHappyError: too few servers took shares.
@@ -129,6 +135,7 @@ class NodeMaker:
             encoding=grid.encoding,
             convergence=grid.convergence,
             key=None if grid.convergence is not None else key,
+            placed=placed,
         )
 
     def begin_hash(self) -> Hashed | None:

@@ -18,6 +18,7 @@ Rules for callers:
 
 from __future__ import annotations
 
+import enum
 import errno as _errno
 import os
 import stat
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 ROOT_INODE = 1
 NAME_MAX = 255  # bytes of a local name
+MAX_NAMED = 200  # pending files that a status tells one by one
 BLOCK_SIZE = 128 << 10  # bytes: what stat advises programs to read and write at a time
 
 RENAME_NOREPLACE = 1
@@ -190,6 +192,69 @@ class Changed:
     name: bytes | None = None
 
 
+class State(enum.Enum):
+    """Where something pending is on its way. The value is what people read."""
+
+    WRITING = "being written"  # and nothing of it was accepted yet
+    ACCEPTED = "accepted"
+    UPLOADING = "uploading"
+    PUBLISHING = "publishing"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingFile:
+    """A file, or anything else with a name, that the grid does not have as it is.
+
+    ``size``: bytes of contents to upload, 0 where only names or attributes are pending; ``done``:
+    how many of these servers have. ``since``: when the oldest pending change was made. ``error``:
+    why the last attempt failed.
+    """
+
+    path: str
+    state: State
+    size: int
+    done: int
+    since: float  # Unix time
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A storage server, and how often it failed since it last answered."""
+
+    name: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One moment of a mount.
+
+    ``files`` and ``names``: how many files have contents, and how many things have only names or
+    attributes, that are not on the grid; ``size`` and ``done``: bytes of these contents, and how
+    many of them servers have. ``rate``: bytes a second, of late. ``settled``: the Unix time up to
+    which everything is on the grid. ``pending``: at most ``MAX_NAMED`` of them, what failed first,
+    then the oldest. ``journal``: bytes that it takes on the local disk.
+    """
+
+    now: float
+    files: int
+    names: int
+    failed: int
+    size: int
+    done: int
+    rate: float
+    settled: float
+    journal: int
+    pending: tuple[PendingFile, ...]
+    servers: tuple[ServerState, ...]
+
+    @property
+    def is_settled(self) -> bool:
+        return not (self.files or self.names)
+
+
 @dataclass(frozen=True, slots=True)
 class VfsSettings:
     """How one mount behaves.
@@ -201,7 +266,9 @@ class VfsSettings:
     look by itself.
     ``deadline``: seconds until a read that the grid does not answer fails.
     ``read_ahead``: bytes that all open files together may be read ahead.
-    ``quiet``: seconds that changes of attributes wait for company before they are published.
+    ``quiet``: seconds after the last change until a file is uploaded, and that changes of
+    attributes wait for company before they are published. ``sync``: whether closing and fsyncing
+    wait for the grid.
     ``uid``, ``gid``, ``umask``: shown instead of what is stored. ``owner_uid``: whom
     ``user.lafs.cap`` and its like are shown to. ``changed``: called, never blocking, when caches
     should be dropped. ``now``: the wall clock in nanoseconds.
@@ -219,6 +286,7 @@ class VfsSettings:
     attr_valid: float = 1.0
     entry_valid: float = 1.0
     quiet: float = 1.0
+    sync: bool = False
     deadline: float = 60.0
     read_ahead: int = 32 << 20
     retry_first: float = 1.0
@@ -274,7 +342,7 @@ class FileSystemAPI(Protocol):
     ) -> Attributes: ...
 
     async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
-        """Raises NoSuchAttributeError. Never waits for the grid."""
+        """Raises NoSuchAttributeError. Waits for the grid only for ``user.lafs`` attributes."""
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None: ...
 
@@ -314,13 +382,19 @@ class FileSystemAPI(Protocol):
     async def write(self, handle: int, offset: int, data: bytes) -> int: ...
 
     async def flush(self, handle: int) -> None:
-        """What ``close`` waits for: contents on the grid, and the directory naming them."""
+        """What ``close`` waits for: contents accepted; on the grid too with ``settings.sync``."""
 
     async def fsync(self, handle: int) -> None: ...
 
     async def release(self, handle: int) -> None: ...
 
     # the whole
+
+    async def status(self) -> Status:
+        """What is pending, and how that is going."""
+
+    async def flush_all(self) -> tuple[LafsError, ...]:
+        """Bring everything to the grid that is pending now; an error for what could not be."""
 
     async def drain(self) -> tuple[LafsError, ...]:
         """Bring everything pending to the grid; what could not be, one error for each thing."""

@@ -1,25 +1,16 @@
-"""Open files: reading, writing, and bringing contents to the grid.
+"""Open files: reading and writing.
 
-A file that is written to has *staged* contents from its first change until they are on the grid. It
-goes there in two steps, both by :meth:`Files.bring`: the contents are uploaded (or, for a mutable
-file, laid over what it holds now), then the directories that name it are published.
+A file that is written to has *staged* contents from its first change until they are on the grid.
+``flush`` and ``fsync`` return when what was written is accepted; it goes to the grid in the
+background (:mod:`lafsfs.vfs.uploader`), and then the directories that name it are published. With
+``settings.sync`` they wait for that, and report why it failed.
 
-Concurrency, with the code between two awaits as the critical section:
-
-- ``inode.storing`` is held from the snapshot to the moment the new capability is noted, so one
-  upload of a file is under way at a time. Writing goes on meanwhile.
-- Whether a file changed since its snapshot is seen by ``staged.changes``: only if it did not are
-  the staged contents dropped, in the same step in which the new capability is noted.
-- Readers take ``inode.staged`` and begin to read without an await; discarding waits for them.
-
-Failures: what could not be brought to the grid stays staged. ``flush`` and ``fsync`` report it
-each time, and once nobody writes any more it is tried again with back-off while the mount lives. A
-file that no directory names any more is not brought anywhere; its contents last until closed.
+Whatever fails on the way, what was written stays staged, and readable. A file that no directory
+names any more is not brought anywhere; its contents last until it is closed.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -33,14 +24,12 @@ from lafsfs.errors import (
     FormatError,
     GridError,
     IsADirectoryNodeError,
-    LafsError,
     NotEnoughSharesError,
     NotSupportedError,
     ReadOnlyCapabilityError,
     ServerError,
 )
-from lafsfs.nodes.dirnode import DirectoryNode
-from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
+from lafsfs.nodes.filenode import MutableFileNode
 from lafsfs.vfs.api import (
     BadHandleError,
     Changed,
@@ -49,18 +38,18 @@ from lafsfs.vfs.api import (
     UnreadableError,
 )
 from lafsfs.vfs.attributes import Kind
-from lafsfs.vfs.extents import merged
 from lafsfs.vfs.inodes import DirectoryInode, FileInode
 from lafsfs.vfs.readahead import Budget, Reader
+from lafsfs.vfs.storing import node_of
 
 if TYPE_CHECKING:
     import itertools
 
-    from lafsfs.caps import Cap
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.vfs.inodes import Inode
-    from lafsfs.vfs.staging import Snapshot, StagedContents
+    from lafsfs.vfs.staging import StagedContents
     from lafsfs.vfs.tree import Tree
+    from lafsfs.vfs.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +72,9 @@ class FileHandle:
 class Files:
     """The open files of one mount."""
 
-    def __init__(self, tree: Tree, numbers: itertools.count[int]) -> None:
+    def __init__(self, tree: Tree, uploader: Uploader, numbers: itertools.count[int]) -> None:
         self._tree = tree
+        self._uploader = uploader
         self._numbers = numbers
         self._handles: dict[int, FileHandle] = {}
         self._budget = Budget(tree.settings.read_ahead)
@@ -112,6 +102,8 @@ class Files:
         inode = handle.inode
         inode.opens += 1
         inode.writers += handle.writable
+        if inode.is_dirty:
+            self._uploader.notice(inode)
         keep = inode.opened_epoch == inode.epoch and not inode.is_mutable
         inode.opened_epoch = inode.epoch
         number = next(self._numbers)
@@ -121,7 +113,7 @@ class Files:
         return Opened(number, keep_cache=keep)
 
     async def release(self, number: int) -> None:
-        """Forget a handle; what it left unsaved is seen to in the background."""
+        """Forget a handle; what it left is seen to in the background."""
         handle = self._handles.pop(number, None)
         if handle is None:
             raise BadHandleError("this handle is closed")
@@ -132,8 +124,8 @@ class Files:
         inode.writers -= handle.writable
         if not inode.opens and not inode.is_mutable:  # whose node knows what was newest
             inode.node = None
-        if inode.is_dirty and inode.edges and not inode.writers:
-            self._retry_later(inode)
+        if handle.writable and not inode.writers:
+            self._uploader.closed(inode)
         self._tree.table.drop_if_idle(inode)
 
     # reading and writing
@@ -149,7 +141,7 @@ class Files:
         if handle.reader is None:
             raise BadHandleError("this handle is not open for reading")
         if inode.staged is None:
-            handle.reader.reading(self._node(inode), offset, size, inode.size)
+            handle.reader.reading(node_of(self._tree, inode), offset, size, inode.size)
         try:
             with trio.move_on_after(seconds):
                 return await self.contents(inode, offset, size)
@@ -163,7 +155,7 @@ class Files:
         """Up to ``size`` bytes of a file as it is now, staged or on the grid."""
         if inode.staged is not None:
             return await inode.staged.read(offset, size)
-        return await self._node(inode).read(offset, size)
+        return await node_of(self._tree, inode).read(offset, size)
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Stage ``data``; all of it."""
@@ -171,36 +163,54 @@ class Files:
         if not handle.writable:
             raise BadHandleError("this handle is not open for writing")
         inode = handle.inode
+        self._tree.require_room()
         staged = self._stage(inode)
         if handle.appends:
             offset = staged.size
         self._check_size(inode, offset + len(data))
         self._modified(inode)
+        self._uploader.changed(inode)
         await staged.write(offset, data)
         return len(data)
 
     async def truncate(self, inode: FileInode, size: int) -> None:
         """Cut or grow a file; it is staged afterwards unless it had that size."""
         self._check_size(inode, size)
+        self._tree.require_room()
         if inode.is_mutable and not inode.is_dirty:
             await self.learn_size(inode, max_age=0)
         self._modified(inode)
         if inode.is_dirty or size != inode.size:
             self._stage(inode).truncate(size)
+            self._uploader.changed(inode)
 
     async def flush(self, number: int) -> None:
-        """What close(2) waits for."""
+        """What close(2) waits for: what was written is accepted."""
         handle = self._handle(number)
         if handle.writable:
-            await self.bring(handle.inode)
+            await self.accept(handle.inode)
 
     async def fsync(self, number: int) -> None:
-        """Contents and attributes on the grid, whoever wrote them."""
-        await self.bring(self._handle(number).inode)
+        """Contents and attributes accepted, whoever wrote them, and safe from a loss of power."""
+        await self.accept(self._handle(number).inode)
+        await self._tree.sync()
+
+    async def accept(self, inode: FileInode) -> None:
+        """Have what was written to ``inode`` accepted; on the grid, where that is wanted.
+
+        Raises:
+            LafsError: it is not. It is kept, and the grid is tried again.
+        """
+        if inode.is_dirty:
+            self._tree.recorder.changed(inode)
+        await self._tree.accept()
+        self._uploader.accepted(inode)
+        if self._tree.settings.sync:
+            await self.bring(inode)
 
     async def learn_size(self, inode: FileInode, max_age: float) -> None:
         """Ask for the size of a mutable file, if that was not done ``max_age`` seconds ago."""
-        node = self._node(inode) if inode.is_mutable else None
+        node = node_of(self._tree, inode) if inode.is_mutable else None
         if not isinstance(node, MutableFileNode):
             return
         version = await node.version(max_age)
@@ -233,71 +243,8 @@ class Files:
         Raises:
             LafsError: they are not; everything is kept and tried again.
         """
-        try:
-            await self.store(inode)
-            await self._tree.settle(inode)
-        except LafsError:
-            self._retry_later(inode)
-            raise
-
-    async def store(self, inode: FileInode) -> None:
-        """Bring staged contents to the grid; its names are pending afterwards.
-
-        Raises:
-            LafsError: they are not on the grid, and stay staged.
-        """
-        async with inode.storing:
-            staged = inode.staged
-            if staged is None or not inode.edges:
-                return
-            changes = staged.changes
-            with staged.snapshot() as snapshot:
-                cap = await self._put(inode, snapshot)
-            self._stored(inode, staged, changes, cap)
-
-    async def _put(self, inode: FileInode, snapshot: Snapshot) -> Cap:
-        """Contents to the grid; the capability that leads to them."""
-        node = None if inode.cap is None else self._node(inode)
-        if not isinstance(node, MutableFileNode):
-            return await self._tree.maker.upload(snapshot)
-        written = await snapshot.written()
-        modifier = functools.partial(merged, extents=snapshot.extents, written=written)
-        inode.known_size = len(await node.modify(modifier))
-        inode.known_version = None
-        return node.cap
-
-    def _stored(self, inode: FileInode, staged: StagedContents, changes: int, cap: Cap) -> None:
-        inode.replace_cap(cap)
-        inode.node = None
-        if inode.staged is staged and staged.changes == changes:
-            inode.discard_staged()
-        self._tree.touch(inode, inode.posix)
-
-    def _retry_later(self, inode: FileInode) -> None:
-        if inode.is_dirty and not inode.is_retrying:
-            inode.is_retrying = True
-            self._tree.nursery.start_soon(self._retry, inode)
-
-    async def _retry(self, inode: FileInode) -> None:
-        settings = self._tree.settings
-        wait = settings.retry_first
-        try:
-            while inode.is_dirty and inode.edges:
-                await trio.sleep(wait)
-                wait = min(2 * wait, settings.retry_most)
-                if not inode.writers:
-                    await self._retry_once(inode)
-        finally:
-            inode.is_retrying = False
-        self._tree.table.drop_if_idle(inode)
-
-    async def _retry_once(self, inode: FileInode) -> None:
-        try:
-            await self.store(inode)
-        except LafsError as error:
-            log.warning("a file is still not on the grid: %s", error)
-        except Exception:
-            log.exception("bringing a file to the grid")
+        await self._uploader.bring(inode)
+        await self._tree.settle(inode)
 
     # odds and ends
 
@@ -320,19 +267,9 @@ class Files:
         if inode.is_mutable and inode.cap is not None and not inode.cap.can_write:
             raise ReadOnlyCapabilityError("the capability of this file reads only")
 
-    def _node(self, inode: FileInode) -> FileNode:
-        """The node of what is on the grid; kept while the file is open, for its caches."""
-        if inode.node is None:
-            assert inode.cap is not None
-            node = self._tree.maker.node(inode.cap)
-            if isinstance(node, DirectoryNode | UnknownNode):
-                raise NotSupportedError("this version cannot read this kind of child")
-            inode.node = node
-        return inode.node
-
     def _stage(self, inode: FileInode) -> StagedContents:
         if inode.staged is None:
-            base = None if inode.cap is None else self._node(inode)
+            base = None if inode.cap is None else node_of(self._tree, inode)
             inode.staged = self._tree.area.stage(base, inode.size)
         return inode.staged
 

@@ -3,26 +3,24 @@
     open_filesystem            builds the parts around one nursery, and the root
       Tree                     inodes, directories, what a name shows; one Publisher each
       Namespace, Renaming      verbs on names
-      Files                    open files and their way to the grid
+      Files                    open files
+      Uploader                 their way to the grid
       Metadata, RootFile       attributes and space
       Readdir                  open directories
 
-Tasks in the nursery: one publisher for each directory with pending work, one retry for each file
-whose contents could not be brought to the grid, tables being fetched ahead, which all end by
-themselves; and the watch over open mutable files. Leaving the context cancels
-them, so :meth:`FileSystem.drain` first.
+Tasks in the nursery: one publisher for each directory with pending work and tables being fetched
+ahead, which end by themselves; the uploader, and the watch over open mutable files. Leaving the
+context cancels them, so :meth:`FileSystem.drain` first.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.errors import LafsError
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.attributes import Defaults
 from lafsfs.vfs.files import Files
@@ -30,15 +28,20 @@ from lafsfs.vfs.inodes import DirectoryInode, FileInode
 from lafsfs.vfs.metadata import Metadata
 from lafsfs.vfs.namespace import Namespace
 from lafsfs.vfs.readdir import Readdir
+from lafsfs.vfs.recorder import MemoryRecorder
 from lafsfs.vfs.renaming import Renaming
 from lafsfs.vfs.rootfile import RootFile
+from lafsfs.vfs.settling import bring_everything
 from lafsfs.vfs.staging import StagingArea
+from lafsfs.vfs.status import state_of, status_of
 from lafsfs.vfs.tree import Tree
+from lafsfs.vfs.uploader import Uploader
 from lafsfs.vfs.watch import watch_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
+    from lafsfs.errors import LafsError
     from lafsfs.grid.broker import Broker
     from lafsfs.nodes.dirnode import DirectoryNode
     from lafsfs.nodes.maker import NodeMaker
@@ -49,14 +52,16 @@ if TYPE_CHECKING:
         Opened,
         SetAttributes,
         StatFS,
+        Status,
         VfsSettings,
     )
-    from lafsfs.vfs.inodes import Inode
 
-log = logging.getLogger(__name__)
 
-DRAIN_ATTEMPTS: Final = 6  # over half a minute: servers that failed are left alone for a while
-UPLOADS: Final = 8  # files on their way to the grid at a time while draining
+STATE: Final = b"user.lafs.state"
+CAPABILITIES: Final = tuple(
+    b"user.lafs." + name for name in (b"cap", b"readcap", b"verifycap", b"kind")
+)
+ATTEMPTS: Final = 6  # over half a minute: servers that failed are left alone for a while
 
 
 @asynccontextmanager
@@ -77,12 +82,13 @@ async def open_filesystem(
         StagingArea.open(settings.staging_directory) as area,
         trio.open_nursery() as nursery,
     ):
-        tree = Tree(maker, settings, nursery, area)
+        tree = Tree(maker, settings, nursery, area, MemoryRecorder())
         directory = tree.directory(root.cap)
         inode = DirectoryInode(ROOT_INODE, posix, directory)
         directory.inodes[ROOT_INODE] = inode
         tree.table.add(inode)
         fs = FileSystem(tree, root_file, broker)
+        nursery.start_soon(fs.upload)
         if settings.max_age > 0:
             nursery.start_soon(fs.watch)
         yield fs
@@ -95,7 +101,9 @@ class FileSystem:
     def __init__(self, tree: Tree, root_file: RootFile, broker: Broker) -> None:
         handles = itertools.count(1)
         self._tree = tree
-        self._files = Files(tree, handles)
+        self._broker = broker
+        self._uploader = Uploader(tree)
+        self._files = Files(tree, self._uploader, handles)
         self._names = Namespace(tree, self._files)
         self._renaming = Renaming(tree, self._files, self._names)
         self._metadata = Metadata(tree, self._files, root_file, broker)
@@ -140,6 +148,7 @@ class FileSystem:
     async def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name."""
         await self._names.unlink(parent, name)
+        self._uploader.names_changed()
 
     async def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
@@ -150,6 +159,7 @@ class FileSystem:
     ) -> None:
         """Move a name, replacing, exchanging, or neither."""
         await self._renaming.rename(parent, name, new_parent, new_name, flags)
+        self._uploader.names_changed()
 
     async def readlink(self, ino: int) -> bytes:
         """The target of a symbolic link."""
@@ -168,7 +178,17 @@ class FileSystem:
         return await self._metadata.setattr(ino, changes, caller, handle)
 
     async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
-        """The value of an extended attribute."""
+        """The value of an extended attribute.
+
+        A capability that is asked for is of the file as it is now, which is brought to the grid.
+        """
+        inode = self._tree.table[ino]
+        if name == STATE:
+            await trio.lowlevel.checkpoint()
+            return state_of(inode, self._uploader).encode()
+        is_owner = caller.uid == self._tree.settings.owner_uid
+        if name in CAPABILITIES and is_owner and isinstance(inode, FileInode):
+            await self._uploader.bring(inode)
         return await self._metadata.getxattr(ino, name, caller)
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None:
@@ -230,7 +250,7 @@ class FileSystem:
         await self._files.flush(handle)
 
     async def fsync(self, handle: int) -> None:
-        """Wait for contents and attributes to be on the grid."""
+        """Have contents and attributes accepted, and safe from a loss of power."""
         await self._files.fsync(handle)
 
     async def release(self, handle: int) -> None:
@@ -239,44 +259,34 @@ class FileSystem:
 
     # the whole
 
+    async def upload(self) -> None:
+        """Bring what is written to the grid when it is due; for ever."""
+        await self._uploader.run()
+
     async def watch(self) -> None:
         """Notice what others write to files that are open; for ever."""
         await watch_open_files(self._tree, self._files, self._tree.settings.max_age)
 
-    async def drain(self) -> tuple[LafsError, ...]:
-        """Bring everything pending to the grid; an error for each inode that could not be."""
-        wait = self._tree.settings.retry_first
-        for attempt in range(DRAIN_ATTEMPTS):
+    async def flush_all(self) -> tuple[LafsError, ...]:
+        """Bring everything pending to the grid; an error for each inode that could not be.
+
+        What changes meanwhile is not waited for.
+        """
+        settings = self._tree.settings
+        wait = settings.retry_first
+        for attempt in range(ATTEMPTS):
             if attempt:
                 await trio.sleep(wait)
-                wait = min(2 * wait, self._tree.settings.retry_most)
-            errors = await self._drain_once()
+                wait = min(2 * wait, settings.retry_most)
+            errors = await bring_everything(self._tree, self._uploader)
             if not errors:
                 break
         return errors
 
-    async def _drain_once(self) -> tuple[LafsError, ...]:
-        """First all contents, so that every directory can then be published at one go."""
-        errors: dict[Inode, LafsError] = {}
-        limiter = trio.CapacityLimiter(UPLOADS)
+    async def drain(self) -> tuple[LafsError, ...]:
+        """As :meth:`flush_all`, at the end of the mount."""
+        return await self.flush_all()
 
-        async def store(inode: FileInode) -> None:
-            async with limiter:
-                await attempt(inode, self._files.store(inode))
-
-        async def attempt(inode: Inode, work: Awaitable[None]) -> None:
-            try:
-                await work
-            except LafsError as error:
-                log.warning("not on the grid: inode %d: %s", inode.number, error)
-                errors[inode] = error
-
-        async with trio.open_nursery() as nursery:
-            for inode in self._tree.table:
-                if isinstance(inode, FileInode) and inode.is_dirty:
-                    nursery.start_soon(store, inode)
-        async with trio.open_nursery() as nursery:
-            for inode in self._tree.table:
-                if inode not in errors and any(edge.is_pending for edge in inode.edges):
-                    nursery.start_soon(attempt, inode, self._tree.settle(inode))
-        return tuple(errors.values())
+    async def status(self) -> Status:
+        """What is pending, and how that is going."""
+        return await status_of(self._tree, self._uploader, self._broker)

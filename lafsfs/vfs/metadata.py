@@ -89,7 +89,7 @@ class Metadata:
                 await self._files.truncate(_file(inode), changes.size)
             await self._change(inode, self._changed(inode, changes))
             if changes.size is not None and handle is None and not _file(inode).writers:
-                await self._files.bring(_file(inode))
+                await self._files.accept(_file(inode))
             return tree.present(inode)
 
     def _changed(self, inode: Inode, changes: SetAttributes) -> Posix:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from lafsfs.nodes.listing import Child, Listing
     from lafsfs.nodes.maker import NodeMaker
     from lafsfs.vfs.api import Attributes, VfsSettings
+    from lafsfs.vfs.recorder import Recorder
     from lafsfs.vfs.staging import StagingArea
 
 log = logging.getLogger(__name__)
@@ -68,11 +69,13 @@ class Tree:
         settings: VfsSettings,
         nursery: trio.Nursery,
         area: StagingArea,
+        recorder: Recorder,
     ) -> None:
         self.maker = maker
         self.settings = settings
         self.nursery = nursery
         self.area = area
+        self.recorder = recorder
         self.table = InodeTable()
         self.prefetch = TablePrefetch(nursery, settings.max_age)
         self.defaults = Defaults(settings.owner_uid, settings.owner_gid)
@@ -88,6 +91,18 @@ class Tree:
         """Let the kernel know of something it did not do itself."""
         if self.settings.changed is not None:
             self.settings.changed(changed)
+
+    async def accept(self) -> None:
+        """Have everything that changed accepted."""
+        await self.recorder.accept()
+
+    async def sync(self) -> None:
+        """Have everything accepted survive a loss of power."""
+        await self.recorder.sync()
+
+    def require_room(self) -> None:
+        """Raises an error with ENOSPC if nothing more can be accepted now."""
+        self.recorder.require_room()
 
     def directory(self, cap: Cap | UnknownCap) -> Directory:
         """The directory of a capability, shared by all paths to it."""

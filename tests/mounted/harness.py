@@ -92,8 +92,14 @@ class Grid:
         return trio.run(call)
 
     @contextmanager
-    def mount(self, cap: str | Cap | None = None, options: str = "") -> Iterator[Mount]:
-        """Mount for as long as the context lasts; on the way out everything must be in order."""
+    def mount(
+        self, cap: str | Cap | None = None, options: str = "", *, sync: bool = True
+    ) -> Iterator[Mount]:
+        """Mount for as long as the context lasts; on the way out everything must be in order.
+
+        ``sync``: with ``-o sync``, so that what a call has done is on the grid when it returns.
+        """
+        options = ",".join(filter(None, (options, "sync" * sync)))
         self.mounted += 1
         mountpoint = self.directory / f"mnt{self.mounted}"
         mountpoint.mkdir()

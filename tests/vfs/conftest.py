@@ -20,6 +20,7 @@ from lafsfs.nodes.maker import Grid, NodeMaker
 from lafsfs.vfs.api import Attributes, Caller, Changed, VfsSettings
 from lafsfs.vfs.filesystem import FileSystem, open_filesystem
 from tests.fakes import fake_grid
+from tests.patience import PatientClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -167,7 +168,7 @@ async def open_world(
             owner_gid=1000,
             changed=changes.append,
             now=clock,
-            **{"max_age": 0.0, "quiet": NEVER, "retry_first": NEVER, **settings},
+            **{"max_age": 0.0, "quiet": NEVER, "retry_first": NEVER, "sync": True, **settings},
         )
         async with open_filesystem(maker.directory(root_cap), maker, broker, vfs_settings) as fs:
             yield World(fs, maker, clock, changes)
@@ -194,6 +195,12 @@ def running_clock(autojump_clock):
     """A virtual clock that runs on when nothing else happens, worker threads included."""
     autojump_clock.autojump_threshold = 0.03
     return autojump_clock
+
+
+@pytest.fixture
+def patient_clock() -> PatientClock:
+    """A virtual clock that runs on when nothing else happens, and waits for worker threads."""
+    return PatientClock(idle=0.0)
 
 
 async def eventually(condition) -> None:

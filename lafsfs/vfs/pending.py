@@ -1,0 +1,71 @@
+"""What uploading and status need to know of names, in one place.
+
+An inode is *pending* while the grid lacks something of it: contents, a name, or what a name should
+tell. It is only reported here; :meth:`Tree.settle` is what changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lafsfs.vfs.names import local_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lafsfs.errors import LafsError
+    from lafsfs.vfs.directories import Directory
+    from lafsfs.vfs.inodes import Edge, Inode
+    from lafsfs.vfs.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class PendingName:
+    """What is known of a name that the grid does not have as it is. ``since``: Unix time."""
+
+    is_publishing: bool
+    since: float
+    error: LafsError | None = None
+
+
+def pending_inodes(tree: Tree) -> Iterator[Inode]:
+    """The inodes with contents or names that are not on the grid."""
+    for inode in tree.table:
+        if inode.edges and (inode.is_dirty or has_pending_names(inode)):
+            yield inode
+
+
+def has_pending_names(inode: Inode) -> bool:
+    """Whether the grid lacks a name of ``inode``, or what that should tell."""
+    return any(edge.is_pending for edge in inode.edges)
+
+
+def directories_of(inode: Inode) -> set[Directory]:
+    """The directories that name ``inode``."""
+    return {edge.directory for edge in inode.edges}
+
+
+def name_of(inode: Inode) -> PendingName:
+    """What is known of the names of ``inode``, which has one that is pending."""
+    return PendingName(
+        is_publishing=any(edge.in_flight is not None for edge in inode.edges),
+        since=inode.posix.ctime / 1e9,
+    )
+
+
+def shown_path(inode: Inode) -> str:
+    """The path of an inode from the mountpoint, by its first name, in words for people."""
+    if not inode.edges:
+        return "a file without a name"
+    edge = inode.edges[0]
+    above = [one.edges[0] for one in edge.parent.path() if one.edges]
+    return "/".join(_printed(one) for one in (*reversed(above), edge))
+
+
+def _printed(edge: Edge) -> str:
+    """The local name of an edge. Characters that do not print are escaped."""
+    text = local_name(edge.name, edge.raw_name).decode("utf-8", "backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
