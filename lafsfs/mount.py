@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import secrets as random
-import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -32,18 +30,18 @@ from lafsfs.cache.disk import DiskCache
 from lafsfs.cache.places import PlaceMemory
 from lafsfs.cache.segments import SegmentCache
 from lafsfs.caps import DirectoryCap, MutableFormat
+from lafsfs.control.server import open_control
 from lafsfs.crypto import base32
 from lafsfs.errors import (
     ConfigError,
-    DeadlineExceededError,
     FormatError,
-    LafsError,
     NotADirectoryNodeError,
     UsageError,
 )
 from lafsfs.fuse.arenas import bound_arenas
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
+from lafsfs.fuse.serving import Patience, serve
 from lafsfs.fuse.session import check_mountpoint, open_session
 from lafsfs.gbs.discovery.roster import Roster
 from lafsfs.gbs.discovery.sources import Sources
@@ -63,9 +61,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lafsfs.caps import Cap
-    from lafsfs.fuse.session import Session
     from lafsfs.gbs.discovery.node_dir import NodeDirectory
     from lafsfs.grid.api import StorageServer
+    from lafsfs.vfs.api import Left
     from lafsfs.vfs.filesystem import FileSystem
 
 log = logging.getLogger(__name__)
@@ -76,7 +74,6 @@ MEMORY_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, rea
 DISK_CACHE_SIZE = 1 << 30  # bytes, where shares come over a network
 READ_AHEAD = 32 << 20  # bytes that all open files may be ahead, and half of the memory at most
 GRACE = 5.0  # seconds beyond the deadline of reads, which say why they fail
-DRAIN_TIMEOUT = 30.0  # seconds, twice, for what is pending when told to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,17 +374,20 @@ async def run_mount(
     options: MountOptions,
     *,
     directory_format: MutableFormat = MutableFormat.SDMF,
+    control: Path | None = None,
     ready: Callable[[], None] = lambda: None,
-) -> None:
+) -> Left | None:
     """Mount ``root`` and serve it until it is unmounted, or SIGTERM or SIGINT arrives.
 
-    ``ready`` is called once, when the root directory has been read and the mount is there. What is
-    pending at the end is brought to the grid before this returns.
+    ``ready`` is called once, when the root directory has been read and the mount is there.
+    ``control``: where commands can reach the mount (:mod:`lafsfs.control`). What is pending at the
+    end is brought to the grid before this returns, as far as that can be done
+    (:mod:`lafsfs.fuse.serving`); the rest, which stays in the journal, is returned.
 
     Raises:
         MountError: the mount cannot be made.
         NotADirectoryNodeError: the capability is not of a directory.
-        LafsError: the root cannot be read, or at the end not everything was brought to the grid.
+        LafsError: the root cannot be read.
     """
     if not isinstance(root, DirectoryCap):
         raise NotADirectoryNodeError(f"this {root.kind} capability is of a file, not of a folder")
@@ -418,10 +418,20 @@ async def run_mount(
         )
         async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:
             operations = LafsOperations(fs, Deadlines(answer=options.deadline + GRACE))
-            async with open_session(
-                operations, mountpoint, options.for_fuse(), invalidations
-            ) as session:
-                await _serve(session, fs, ready)
+            patience = Patience()
+            async with (
+                open_session(operations, mountpoint, options.for_fuse(), invalidations) as session,
+                _controlled(control, fs, patience),
+            ):
+                return await serve(session, fs, patience, ready)
+
+
+def _controlled(
+    path: Path | None, fs: FileSystem, patience: Patience
+) -> contextlib.AbstractAsyncContextManager[None]:
+    if path is None:
+        return contextlib.nullcontext()
+    return open_control(path, fs, lambda: patience.limit(0.0))
 
 
 def _make_private(directory: Path) -> None:
@@ -429,59 +439,3 @@ def _make_private(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot use {directory}: {error.strerror}") from None
-
-
-@dataclass(slots=True)
-class _Patience:
-    """How long the end of the mount may wait for the grid, in seconds."""
-
-    seconds: float = math.inf
-
-
-async def _serve(session: Session, fs: FileSystem, ready: Callable[[], None]) -> None:
-    """Serve to the end, and whatever that was, do not leave anything pending behind."""
-    patience = _Patience()
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, session, fs, patience)
-            ready()
-            await session.serve()
-            nursery.cancel_scope.cancel()
-    except BaseException:
-        with contextlib.suppress(LafsError):  # they are logged, and less than what led here
-            await _drain(fs, DRAIN_TIMEOUT)
-        raise
-    await _drain(fs, patience.seconds)
-
-
-async def _stop_on_signal(session: Session, fs: FileSystem, patience: _Patience) -> None:
-    """Drain while programs can still go on, then stop; a second signal stops at once."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        await anext(aiter(signals))
-        patience.seconds = DRAIN_TIMEOUT
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_second_signal, signals, nursery.cancel_scope, patience)
-            with trio.move_on_after(DRAIN_TIMEOUT):
-                await fs.drain()
-            nursery.cancel_scope.cancel()
-    session.stop()
-
-
-async def _second_signal(
-    signals: AsyncIterator[int], scope: trio.CancelScope, patience: _Patience
-) -> None:
-    await anext(signals)
-    patience.seconds = 0.0
-    scope.cancel()
-
-
-async def _drain(fs: FileSystem, seconds: float) -> None:
-    """Bring what is pending to the grid. Raises the first error, or that time ran out."""
-    with trio.CancelScope(shield=True), trio.move_on_after(seconds) as scope:
-        errors = await fs.drain()
-    if scope.cancelled_caught:
-        raise DeadlineExceededError("not everything could be brought to the grid before unmounting")
-    for error in errors:
-        log.error("not on the grid: %s", error)
-    if errors:
-        raise errors[0]

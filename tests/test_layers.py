@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "immutable mutable gbs",
         "nodes",
         "vfs",
-        "fuse",
+        "fuse control",
         "mount",
         "cli",
     )

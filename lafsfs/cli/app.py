@@ -18,6 +18,7 @@ from lafsfs.errors import Fault, LafsError, UsageError
 COMMANDS = {
     "alias": "lafsfs.cli.alias_commands:alias",
     "cap": "lafsfs.cli.cap_commands:cap",
+    "flush": "lafsfs.cli.status_commands:flush",
     "get": "lafsfs.cli.file_commands:get",
     "grid": "lafsfs.cli.grid_commands:grid",
     "lease": "lafsfs.cli.lease_commands:lease",
@@ -29,6 +30,7 @@ COMMANDS = {
     "put": "lafsfs.cli.file_commands:put",
     "rm": "lafsfs.cli.tree_commands:rm",
     "serve": "lafsfs.cli.serve:serve",
+    "status": "lafsfs.cli.status_commands:status",
     "umount": "lafsfs.cli.mount_commands:umount",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from lafsfs.cli.locations import find_location
 from lafsfs.cli.logs import log_with_times
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import find_mount
+from lafsfs.cli.progress import pending_bar
 from lafsfs.cli.session import (
     aliases_of,
     create_alias,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
     from lafsfs.cli.config import Config
     from lafsfs.cli.locations import Location
     from lafsfs.nodes.maker import NodeMaker
+    from lafsfs.vfs.api import Left
 
 HOME = "home:"
+LOOK_EVERY = 0.25  # seconds between two looks at a mount that is ending
 
 
 @click.command()
@@ -48,8 +52,8 @@ HOME = "home:"
     "options",
     multiple=True,
     metavar="OPTIONS",
-    help="ro, allow_other, uid=, gid=, umask=, deadline= and refresh= (seconds): comma-separated,"
-    " repeatable.",
+    help="ro, sync, allow_other, uid=, gid=, umask=, deadline=, refresh= and quiet= (seconds):"
+    " comma-separated, repeatable.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay, until unmounted or interrupted.")
 @with_config
@@ -121,7 +125,7 @@ def serve(
 
     Raises:
         MountError: the mount cannot be made.
-        LafsError: the root cannot be read, or in the end not everything could be stored.
+        LafsError: the root cannot be read.
     """
     import trio
 
@@ -133,20 +137,23 @@ def serve(
     directory_format = mutable_format(directory_format_of(config))
     assert directory_format is not None
     check_mountpoint(mountpoint)
-    with MountRecord(config.places.state, mountpoint).held():
+    record = MountRecord(config.places.state, mountpoint)
+    with record.held():
         root = root_of(config, wanted)
 
-        async def run() -> None:
-            await run_mount(
+        async def run() -> Left | None:
+            return await run_mount(
                 settings_of(config),
                 root,
                 mountpoint,
                 parsed,
                 directory_format=directory_format,
+                control=record.socket,
                 ready=ready,
             )
 
-        trio.run(run)
+        left = trio.run(run)
+        record.left = None if left is None else str(left)
 
 
 def root_of(config: Config, wanted: Location | None) -> Cap:
@@ -174,24 +181,61 @@ def root_of(config: Config, wanted: Location | None) -> Cap:
 @click.command()
 @click.argument("mountpoint")
 @click.option("--lazy", is_flag=True, help="Detach now, even if it is in use.")
-def umount(mountpoint: str, lazy: bool) -> None:
-    """Unmount, and wait until everything that was written is stored."""
+@click.option("--now", is_flag=True, help="Do not wait for the grid: the journal keeps the rest.")
+def umount(mountpoint: str, lazy: bool, now: bool) -> None:
+    """Unmount, and wait until everything that was written is on the grid.
+
+    The folder is free at once; the waiting can be interrupted, and goes on in the background. What
+    cannot be brought to the grid, or is not to be waited for (--now), stays in the journal on this
+    machine, and the next mount brings it there. Exits with 1 if not everything is on the grid,
+    unless that was wanted.
+    """
     path = absolute(Path(mountpoint).expanduser())
     record = MountRecord(Places.find().state, path)
     if find_mount(path) is not None:
         detach(path, lazy=lazy)
     elif not record.is_held():
         raise MountError(f"nothing of lafsfs is mounted on {path}")
-    if not gone_soon(record):
-        click.echo("waiting until everything is stored", err=True)
+    if now:
+        leave(record)
+    elif not gone_soon(record):
+        show_waiting(record)
     ended = record.wait()
     if ended is None:
         return
     record.forget()
     if ended.error is not None:
-        raise LocalError(f"not everything was stored: {ended.error}")
-    if ended.pid:
-        raise LocalError("the process of this mount had ended before: what was pending was lost")
+        raise LocalError(f"the mount ended with an error: {ended.error}")
+    if ended.left is not None and now:
+        click.echo(ended.left)
+    elif ended.left is not None:
+        raise LocalError(ended.left)
+    elif ended.pid:
+        raise LocalError(
+            "the process of this mount had ended before: what was accepted is in the journal, "
+            "and the next mount brings it to the grid"
+        )
+
+
+def leave(record: MountRecord) -> None:
+    """Tell the process of a mount that was unmounted not to wait for the grid."""
+    from lafsfs.control.client import NoAnswerError, ask
+
+    with contextlib.suppress(NoAnswerError):  # it has ended already
+        list(ask(record.socket, "leave"))
+
+
+def show_waiting(record: MountRecord) -> None:
+    """Show what is pending until the process of a mount has ended, or does not answer."""
+    from lafsfs.control.client import NoAnswerError, ask
+
+    if not sys.stderr.isatty():
+        click.echo("waiting until everything is on the grid", err=True)
+    with pending_bar() as show, contextlib.suppress(NoAnswerError):
+        while record.is_held():
+            for reply in ask(record.socket, "status"):
+                show(reply.status)
+            time.sleep(LOOK_EVERY)
 
 
 def gone_soon(record: MountRecord) -> bool:

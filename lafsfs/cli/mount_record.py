@@ -3,7 +3,8 @@
 ``fusermount3 -u`` returns when the mountpoint is free, which is before everything is stored. The
 process that serves a mount therefore keeps an ``flock`` on a small file in the state directory:
 whoever can take the lock knows that the process has ended, however it ended, and the file says
-whether it ended well. The kernel drops the lock of a process that was killed.
+whether it ended well. The kernel drops the lock of a process that was killed. Beside the file is
+the socket on which the process answers (:mod:`lafsfs.control`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lafsfs.cli.app import summary
@@ -21,16 +23,19 @@ from lafsfs.errors import MountError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What a record says: who serves the mountpoint, and how that ended."""
+    """What a record says: who serves the mountpoint, and how that ended.
+
+    ``left``: what was not on the grid then, in words.
+    """
 
     mountpoint: str
     pid: int
     error: str | None = None
+    left: str | None = None
 
 
 class MountRecord:
@@ -38,8 +43,14 @@ class MountRecord:
 
     def __init__(self, state: Path, mountpoint: Path) -> None:
         name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:32]
-        self._mountpoint = mountpoint
+        self.mountpoint = mountpoint
+        self.left: str | None = None  # set it before the end of :meth:`held`
         self._path = state / "mounts" / name
+
+    @property
+    def socket(self) -> Path:
+        """Where the process that serves the mount can be reached."""
+        return self._path.with_suffix(".socket")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -54,7 +65,7 @@ class MountRecord:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise MountError(
-                    f"{self._mountpoint} is mounted already, or an earlier mount is still storing "
+                    f"{self.mountpoint} is mounted already, or an earlier mount is still storing "
                     "what was written; lafsfs umount waits for that"
                 ) from None
             self._write(descriptor, None)
@@ -64,7 +75,10 @@ class MountRecord:
                 self._write(descriptor, summary(error))
                 raise
             else:
-                self._path.unlink(missing_ok=True)
+                if self.left is None:
+                    self._path.unlink(missing_ok=True)
+                else:
+                    self._write(descriptor, None)
         finally:
             os.close(descriptor)
 
@@ -72,11 +86,12 @@ class MountRecord:
         """What the record says, or None if there is none: nothing was mounted, or it ended well."""
         try:
             values = json.loads(self._path.read_text(encoding="utf-8"))
-            return Mount(str(self._mountpoint), int(values["pid"]), values["error"])
+            left = values.get("left")
+            return Mount(str(self.mountpoint), int(values["pid"]), values["error"], left)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return Mount(str(self._mountpoint), 0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return Mount(str(self.mountpoint), 0)
 
     def is_held(self) -> bool:
         """Whether the process that serves the mount still runs."""
@@ -120,7 +135,20 @@ class MountRecord:
             raise MountError(f"cannot use {self._path}: {error.strerror}") from error
 
     def _write(self, descriptor: int, error: str | None) -> None:
-        values = {"mountpoint": str(self._mountpoint), "pid": os.getpid(), "error": error}
-        data = json.dumps(values).encode()
+        values = {"mountpoint": str(self.mountpoint), "pid": os.getpid(), "error": error}
+        data = json.dumps({**values, "left": self.left}).encode()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
+
+
+def records(state: Path) -> list[MountRecord]:
+    """The records of all mounts, running or not."""
+    found = []
+    for path in sorted((state / "mounts").glob("*")):
+        try:
+            mountpoint = json.loads(path.read_text(encoding="utf-8"))["mountpoint"]
+            record = MountRecord(state, Path(mountpoint))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a socket, or somebody's note
+        found.append(record)
+    return found

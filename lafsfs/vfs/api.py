@@ -256,6 +256,47 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What is not on the grid when a mount ends. ``why``: what failed, if anything did."""
+
+    files: int
+    names: int
+    size: int
+    why: str | None = None
+
+    @classmethod
+    def of(cls, status: Status, why: str | None) -> Left:
+        """What is pending now."""
+        return cls(status.files, status.names, status.size, why)
+
+    def __str__(self) -> str:
+        why = "" if self.why is None else f" ({self.why})"
+        return (
+            f"{pending_amount(self.files, self.names, self.size)} not on the grid{why}: "
+            "that stays in the journal, and the next mount brings it there"
+        )
+
+
+def pending_amount(files: int, names: int, size: int) -> str:
+    """So many files and names, in words."""
+    parts = []
+    if files:
+        parts.append(f"{files} file{'s' * (files > 1)} ({shown_size(size)})")
+    if names:
+        parts.append(f"{names} change{'s' * (names > 1)} of names or attributes")
+    return " and ".join(parts) or "nothing"
+
+
+def shown_size(size: float) -> str:
+    """Bytes, in words."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+@dataclass(frozen=True, slots=True)
 class VfsSettings:
     """How one mount behaves.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from lafsfs.cli.app import lafsfs
 from lafsfs.cli.config import KEYS
+from lafsfs.cli.mount_table import find_mount
+from tests.cli.shell import Shell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +55,15 @@ def run(environment: dict[str, str | None]) -> Iterator[Run]:
         return result
 
     return command
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    home, mountpoint = tmp_path / "home", tmp_path / "my lafs"
+    home.mkdir()
+    mountpoint.mkdir()
+    shell = Shell(home, mountpoint)
+    yield shell
+    if find_mount(mountpoint) is not None:
+        subprocess.run(["fusermount3", "-u", "-z", str(mountpoint)], check=True)
+        shell.record.wait()
