@@ -322,6 +322,9 @@ def _inspect(connection: sqlite3.Connection, sealer: ValueSealer, way_out: str) 
     found = execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(found)
+    found = {sql for (sql,) in execute("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+    if found != set(_SCHEMA):
+        raise sqlite3.DatabaseError("its tables are not those of a journal")
     check = execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
     try:
         sealer.open(check[0], _belongs(b"c", version))

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,7 +75,7 @@ def recover(database: Database, place: Place, contents_key: bytes) -> Recovered:
 def _rows(database: Database, place: Place) -> list[Row]:
     try:
         return database.rows()
-    except HashMismatchError:
+    except (HashMismatchError, sqlite3.IntegrityError, sqlite3.DataError, TypeError, struct.error):
         raise JournalFormatError(
             f"the journal in {place.directory} is damaged: restore it from a backup, or move the"
             " directory away to go on without what is in it"
