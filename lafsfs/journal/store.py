@@ -107,7 +107,7 @@ class Journal:
         self.room = Room(place.directory, limits)
         self.room.use(sum(found.blob_sizes.values()) + sum(self._row_sizes.values()))
         self._checkpoint_at = min(CHECKPOINT_AT, limits.margin // 8)
-        self._log_size = 0  # bytes of SQLite's log, about
+        self._log_size = place.log_size()  # bytes of SQLite's log, about
         for ref in self._named.values():
             if ref.end:
                 file = self._file(ref.id)
@@ -312,7 +312,6 @@ class Journal:
             JournalFullError: the disk is full. The log is as it was.
             JournalError: it refuses otherwise. The log is as it was.
         """
-        self._unsynced.add(file.number)
         is_new = file.end == SALT_SIZE
         if is_new:
             self._new_names.add(self._place.contents)
@@ -322,6 +321,7 @@ class Journal:
             raise _refused(error) from None
         grown = sum(entry.size for entry in entries)
         file.end += grown
+        self._unsynced.add(file.number)  # not before: a sync that began meanwhile did not see it
         self.room.use(grown + is_new * SALT_SIZE)
         return positions
 
