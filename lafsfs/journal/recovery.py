@@ -67,6 +67,8 @@ def recover(database: Database, place: Place, contents_key: bytes) -> Recovered:
     sizes = database.blob_sizes()
     files = {int(name) for name in os.listdir(place.contents) if name.isascii() and name.isdigit()}
     _remove_orphans(database, place, rows, set(sizes), files)
+    with suppress(sqlite3.Error):  # for want of room
+        database.give_back()
     named = {row.contents.id for row in rows if row.contents is not None}
     kept = {id: size for id, size in sizes.items() if id in named}
     return Recovered(rows, kept, frozenset(heard_of | files | set(sizes)), went_back)

@@ -113,6 +113,8 @@ class Journal:
                 file = self._file(ref.id)
                 file.end = file.synced = ref.end
                 self.room.use(ref.end)
+        if limits.staged is None:
+            self.room.limit += self.room.used  # which the disk's free space is without
 
     @classmethod
     @asynccontextmanager
@@ -491,6 +493,6 @@ def _refused(error: OSError | sqlite3.Error) -> JournalError:
     if isinstance(error, OSError):
         is_full, why = error.errno in _FULL, error.strerror
     else:
-        is_full, why = error.sqlite_errorcode == sqlite3.SQLITE_FULL, str(error)
+        is_full, why = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL, str(error)
     kind = JournalFullError if is_full else JournalError
     return kind(f"the journal cannot be written: {why}")

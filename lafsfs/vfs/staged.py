@@ -56,6 +56,7 @@ RECORD_SIZE: Final = 1 << 20  # bytes: what one random read must open; GCM does 
 BUFFER_SIZE: Final = 1 << 20  # bytes of one file waiting to be sealed; more goes to its log
 ADOPTED: Final = 256 << 10  # bytes of one write that are a stretch as they are, and not copied
 MOST_WAITING: Final = 4 << 20  # bytes of one file in memory before its writer waits for the disk
+LOOK_AT: Final = 64 << 20  # bytes of a log, before it is written anew without what is covered
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class StagedContents(Readable):
         self._is_logged = False  # there is a log, or one is being begun
         self._sealing = trio.Lock()  # one task at a time appends
         self._is_sealing = False  # ahead of need
+        self._look_at = LOOK_AT  # bytes of the log: then see how much of it still shows
         self._snapshots = 0
         self._least = extents.size  # bytes of the file, since the last snapshot
 
@@ -335,12 +337,19 @@ class StagedContents(Readable):
         with self.in_use():
             async with self._sealing:
                 while not self._discarded:
-                    if self._log is None:
+                    if self._log is None or self._is_mostly_dead(self._log):
                         await self._begin_log()
                     elif self._waiting:
                         await self._append_waiting(self._log)
                     else:
                         break
+
+    def _is_mostly_dead(self, log: StagedLog) -> bool:
+        """Whether a new log would take a quarter of this one."""
+        if log.file.end < self._look_at:
+            return False
+        self._look_at = max(LOOK_AT, 4 * self.extents.live)
+        return log.file.end >= self._look_at
 
     async def _append_waiting(self, log: StagedLog) -> None:
         batch, self._waiting = self._waiting, []
@@ -373,7 +382,7 @@ class StagedContents(Readable):
     async def _begin_log(self) -> None:
         """Write a log that says what the file is now, and go on with it."""
         self._retire()
-        self._is_logged = True
+        self._log, self._is_logged = None, True
         covered, self._waiting = self._waiting, []
         extents = self.extents.copy()
         self._in_order = True

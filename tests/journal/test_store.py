@@ -285,6 +285,20 @@ async def test_records_cannot_be_exchanged(tmp_path):
             log.records(log.end)
 
 
+async def test_a_database_that_was_large_becomes_small_again(tmp_path):
+    async with Journal.open(tmp_path, KEY) as journal:
+        for row in range(300):
+            await journal.ready()
+            blob = journal.new_contents()
+            journal.commit({row: Put(b"", ContentsRef(blob))}, blobs={blob: bytes(100_000)})
+        await journal.ready()
+        journal.commit({1000: Put(b"left")}, range(300))
+    assert (tmp_path / "journal.db").stat().st_size > 20_000_000
+    assert await rows_of(tmp_path) == {1000: b"left"}
+    assert (tmp_path / "journal.db").stat().st_size < 1_000_000
+    assert await rows_of(tmp_path) == {1000: b"left"}
+
+
 # --- syncing --------------------------------------------------------------------------------------
 
 
