@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 PAGE_SIZE: Final = 4096  # bytes; larger ones cost more than they save (docs/decisions/0005)
+MOST_FREE: Final = 16 << 20  # bytes of free pages that are kept for what comes next
 _APPLICATION: Final = 0x6C61_6673  # "lafs", in the header of the database
 _CHECK: Final = b"lafsfs journal"
 _BELONGS: Final = struct.Struct(">cqqqq")
@@ -92,8 +93,12 @@ class Database:
         self._connection = connection = _connected(path)
         self._execute = connection.execute
         self._transaction = _Transaction(connection)
-        if not _is_ours(connection):
-            self._make()
+        try:
+            if not _is_ours(connection):
+                self._make()
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         """Write everything to the main file, and close."""
@@ -206,6 +211,13 @@ class Database:
     def blob_sizes(self) -> dict[int, int]:
         """The bytes that each blob takes."""
         return dict(self._execute("SELECT id, length(value) FROM blobs"))
+
+    def give_back(self) -> None:
+        """Make the file smaller if it holds next to nothing but free pages."""
+        free = self._execute("PRAGMA freelist_count").fetchone()[0]
+        pages = self._execute("PRAGMA page_count").fetchone()[0]
+        if free * PAGE_SIZE > MOST_FREE and 2 * free > pages:
+            self._execute("VACUUM")
 
     def drop_blobs(self, ids: Collection[int]) -> None:
         """Delete blobs that no row names."""
@@ -322,6 +334,9 @@ def _inspect(connection: sqlite3.Connection, sealer: ValueSealer, way_out: str) 
     found = execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(found)
+    found = {sql for (sql,) in execute("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+    if found != set(_SCHEMA):
+        raise sqlite3.DatabaseError("its tables are not those of a journal")
     check = execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
     try:
         sealer.open(check[0], _belongs(b"c", version))

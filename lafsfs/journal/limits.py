@@ -4,7 +4,7 @@ Theory. Every byte written to a file is *promised* a place on the disk before it
 closing, renaming and the like, which need little, never find the disk full. Promised bytes become
 *used* ones when they are written down, and free ones when they are on the grid.
 
-- From ``HIGH_WATER`` of the limit on, each writer pauses a little, so that uploads catch up.
+- From ``HIGH_WATER`` of the limit on, writers pause now and then, so that uploads catch up.
 - At the limit writers wait as long as uploads got on within the last ``patience`` seconds. After
   that they get :class:`~lafsfs.errors.JournalFullError`, the system call ENOSPC.
 - ``margin`` bytes of the disk are left free for what is not counted here: rows, SQLite's log, and
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HIGH_WATER: Final = 0.75  # of the limit
-PAUSE: Final = 0.05  # seconds, of one write above it: about 1 MiB
+PAUSE: Final = 0.05  # seconds above it, for every PACE bytes: 20 MB/s, as an upload might have
+PACE: Final = 1 << 20
 LOOK_AGAIN: Final = 16 << 20  # bytes promised between two looks at the disk
 LOOK_SOON: Final = 1.0  # seconds between two looks while it is nearly full
 
@@ -56,6 +57,7 @@ class Room:
         self.promised = 0
         self.used = 0
         self._seen_free = free
+        self._unpaced = 0  # bytes promised above the high-water mark since the last pause
         self._until_look = LOOK_AGAIN
         self._looked = -float("inf")
         self._progressed = -float("inf")
@@ -73,7 +75,10 @@ class Room:
             JournalFullError: nothing is getting free.
         """
         if self.is_scarce:
-            await self._wait(PAUSE)
+            self._unpaced += size
+            if self._unpaced >= PACE:
+                self._unpaced = 0
+                await self._wait(PAUSE)
         while not self._fits(size):
             patience = self._limits.patience - (trio.current_time() - self._progressed)
             if patience <= 0:

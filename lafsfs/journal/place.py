@@ -74,6 +74,10 @@ class Place:
         finally:
             os.close(descriptor)
 
+    def log_size(self) -> int:
+        """Bytes of SQLite's log."""
+        return self.wal.stat().st_size if self.wal.exists() else 0
+
     def synced(self) -> int:
         """The number of the newest sync that is known to have been complete; 0 if none is."""
         try:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,6 +67,8 @@ def recover(database: Database, place: Place, contents_key: bytes) -> Recovered:
     sizes = database.blob_sizes()
     files = {int(name) for name in os.listdir(place.contents) if name.isascii() and name.isdigit()}
     _remove_orphans(database, place, rows, set(sizes), files)
+    with suppress(sqlite3.Error):  # for want of room
+        database.give_back()
     named = {row.contents.id for row in rows if row.contents is not None}
     kept = {id: size for id, size in sizes.items() if id in named}
     return Recovered(rows, kept, frozenset(heard_of | files | set(sizes)), went_back)
@@ -73,7 +77,7 @@ def recover(database: Database, place: Place, contents_key: bytes) -> Recovered:
 def _rows(database: Database, place: Place) -> list[Row]:
     try:
         return database.rows()
-    except HashMismatchError:
+    except (HashMismatchError, sqlite3.IntegrityError, sqlite3.DataError, TypeError, struct.error):
         raise JournalFormatError(
             f"the journal in {place.directory} is damaged: restore it from a backup, or move the"
             " directory away to go on without what is in it"

@@ -107,12 +107,14 @@ class Journal:
         self.room = Room(place.directory, limits)
         self.room.use(sum(found.blob_sizes.values()) + sum(self._row_sizes.values()))
         self._checkpoint_at = min(CHECKPOINT_AT, limits.margin // 8)
-        self._log_size = 0  # bytes of SQLite's log, about
+        self._log_size = place.log_size()  # bytes of SQLite's log, about
         for ref in self._named.values():
             if ref.end:
                 file = self._file(ref.id)
                 file.end = file.synced = ref.end
                 self.room.use(ref.end)
+        if limits.staged is None:
+            self.room.limit += self.room.used  # which the disk's free space is without
 
     @classmethod
     @asynccontextmanager
@@ -312,7 +314,6 @@ class Journal:
             JournalFullError: the disk is full. The log is as it was.
             JournalError: it refuses otherwise. The log is as it was.
         """
-        self._unsynced.add(file.number)
         is_new = file.end == SALT_SIZE
         if is_new:
             self._new_names.add(self._place.contents)
@@ -322,6 +323,7 @@ class Journal:
             raise _refused(error) from None
         grown = sum(entry.size for entry in entries)
         file.end += grown
+        self._unsynced.add(file.number)  # not before: a sync that began meanwhile did not see it
         self.room.use(grown + is_new * SALT_SIZE)
         return positions
 
@@ -491,6 +493,6 @@ def _refused(error: OSError | sqlite3.Error) -> JournalError:
     if isinstance(error, OSError):
         is_full, why = error.errno in _FULL, error.strerror
     else:
-        is_full, why = error.sqlite_errorcode == sqlite3.SQLITE_FULL, str(error)
+        is_full, why = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL, str(error)
     kind = JournalFullError if is_full else JournalError
     return kind(f"the journal cannot be written: {why}")

@@ -31,25 +31,23 @@ Rules:
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from lafsfs.errors import LafsError
 from lafsfs.journal import ContentsRef, Entry, Kind
-from lafsfs.vfs.extents import BasePiece, Extent, ExtentMap, Hole
+from lafsfs.vfs.extents import Extent, ExtentMap
 from lafsfs.vfs.smallcontents import is_small, pack, unpack
-from lafsfs.vfs.stagedlog import Cut, InBlob, InLog, StagedLog, Stretch, read, read_blob
+from lafsfs.vfs.stagedlog import Cut, InBlob, InLog, StagedLog, Stretch, placed, relocated
+from lafsfs.vfs.stagedreading import Readable, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from lafsfs.immutable.source import Hashed
     from lafsfs.journal import Record
-    from lafsfs.vfs.extents import Piece
+    from lafsfs.vfs.stagedreading import Base
     from lafsfs.vfs.staging import StagingArea
 
 log = logging.getLogger(__name__)
@@ -58,13 +56,7 @@ RECORD_SIZE: Final = 1 << 20  # bytes: what one random read must open; GCM does 
 BUFFER_SIZE: Final = 1 << 20  # bytes of one file waiting to be sealed; more goes to its log
 ADOPTED: Final = 256 << 10  # bytes of one write that are a stretch as they are, and not copied
 MOST_WAITING: Final = 4 << 20  # bytes of one file in memory before its writer waits for the disk
-
-
-class Base(Protocol):
-    """The contents beneath what was written."""
-
-    async def read(self, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes at ``offset``."""
+LOOK_AT: Final = 64 << 20  # bytes of a log, before it is written anew without what is covered
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +72,16 @@ class Kept:
     blobs: Mapping[int, bytes] = field(default_factory=dict, repr=False)
 
 
-class StagedContents:
+class StagedContents(Readable):
     """One file being written. Made by :class:`~lafsfs.vfs.staging.StagingArea`."""
 
     def __init__(self, area: StagingArea, base: Base | None, extents: ExtentMap) -> None:
+        super().__init__(area)
         self.base = base
         self.extents = extents
         self.changes = 0  # counts writes and truncations
         self.kept: Kept | None = None  # what is accepted
         self._kept_changes = -1  # the changes that this covers
-        self._area = area
-        self._journal = area.journal
-        self._stretches: dict[int, Stretch] = {}
         self._next = 0  # number of the next stretch
         self._tail: Stretch | None = None
         self._waiting: list[Stretch | Cut] = []  # retired and not in the log
@@ -102,10 +92,7 @@ class StagedContents:
         self._is_logged = False  # there is a log, or one is being begun
         self._sealing = trio.Lock()  # one task at a time appends
         self._is_sealing = False  # ahead of need
-        self._places: list[int] = []  # ids of the contents that stretches are in
-        self._old: list[int] = []  # ids of those that only who is reading now needs
-        self._users = 0
-        self._discarded = False
+        self._look_at = LOOK_AT  # bytes of the log: then see how much of it still shows
         self._snapshots = 0
         self._least = extents.size  # bytes of the file, since the last snapshot
 
@@ -189,28 +176,14 @@ class StagedContents:
 
     def discard(self) -> None:
         """Nobody will ask any more, but for those who are reading now."""
-        if self._discarded:
-            return
-        self._discarded = True
-        self._journal.room.release(self._buffered)
-        self._count(-self._buffered)
-        self._old += self._places
-        self._places = []
-        self._release_if_unused()
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep everything that can be read now meanwhile."""
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
+        if not self._discarded:
+            self._discarded = True
+            self._waiting, self._tail = [], None
+            self._journal.room.release(self._buffered)
+            self._count(-self._buffered)
+            self._old += self._places
+            self._places = []
             self._release_if_unused()
-
-    def got_on(self) -> None:
-        """An upload does: whoever waits for room may go on waiting."""
-        self._journal.room.progress()
 
     # --- into the journal -------------------------------------------------------------------------
 
@@ -364,12 +337,19 @@ class StagedContents:
         with self.in_use():
             async with self._sealing:
                 while not self._discarded:
-                    if self._log is None:
+                    if self._log is None or self._is_mostly_dead(self._log):
                         await self._begin_log()
                     elif self._waiting:
                         await self._append_waiting(self._log)
                     else:
                         break
+
+    def _is_mostly_dead(self, log: StagedLog) -> bool:
+        """Whether a new log would take a quarter of this one."""
+        if log.file.end < self._look_at:
+            return False
+        self._look_at = max(LOOK_AT, 4 * self.extents.live)
+        return log.file.end >= self._look_at
 
     async def _append_waiting(self, log: StagedLog) -> None:
         batch, self._waiting = self._waiting, []
@@ -402,7 +382,7 @@ class StagedContents:
     async def _begin_log(self) -> None:
         """Write a log that says what the file is now, and go on with it."""
         self._retire()
-        self._is_logged = True
+        self._log, self._is_logged = None, True
         covered, self._waiting = self._waiting, []
         extents = self.extents.copy()
         self._in_order = True
@@ -447,7 +427,7 @@ class StagedContents:
         parts = [self._cached(extent) for extent in self.extents]
         skip = 0
         for number, extent in enumerate(self.extents, self._next):
-            fresh[number] = _placed(self._age(extent), extent, InBlob(id, skip))
+            fresh[number] = placed(self._age(extent), extent, InBlob(id, skip))
             shown.append(Extent(extent.start, extent.length, number, 0))
             skip += extent.length
         self._next += len(shown)
@@ -463,24 +443,8 @@ class StagedContents:
 
         What was written since ``extents`` were copied stays where it is.
         """
-        sources = list(extents)
-        starts = [source.start for source in sources]
-        fresh: dict[int, Stretch] = {}
-        shown: list[Extent] = []
-        numbers = range(self._next, self._next + len(sources))
-        self._next += len(sources)
-        for extent in self.extents:
-            at = bisect_right(starts, extent.start) - 1
-            stretch = self._stretches[extent.record]
-            if at < 0 or sources[at].record != extent.record:
-                fresh[extent.record] = stretch
-                shown.append(extent)
-                continue
-            source, number = sources[at], numbers[at]
-            if number not in fresh:
-                fresh[number] = _placed(stretch.age, source, places[at])
-            skip = extent.start - source.start
-            shown.append(Extent(extent.start, extent.length, number, skip))
+        fresh, shown = relocated(self.extents, self._stretches, extents, places, self._next)
+        self._next += len(extents)
         for item in (*self._waiting, self._tail):
             if isinstance(item, Stretch):
                 fresh[item.age] = item
@@ -493,122 +457,3 @@ class StagedContents:
         self._recount()
         self._old += self._places
         self._places = [id]
-
-    def _forget_cached(self) -> None:
-        for number in self._stretches:
-            self._area.cache.pop((self, number), None)
-
-    # --- reading ----------------------------------------------------------------------------------
-
-    async def assemble(
-        self, pieces: Iterable[Piece], stretches: Mapping[int, Stretch], base: Base | None
-    ) -> bytes:
-        """The bytes of ``pieces``."""
-        parts: list[bytes] = []
-        with self.in_use():
-            for piece in pieces:
-                parts.append(await self._piece(piece, stretches, base))
-        await trio.lowlevel.checkpoint()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def _piece(
-        self, piece: Piece, stretches: Mapping[int, Stretch], base: Base | None
-    ) -> bytes:
-        if isinstance(piece, Hole):
-            return bytes(piece.length)
-        if isinstance(piece, BasePiece):
-            data = b"" if base is None else await base.read(piece.start, piece.length)
-            return data.ljust(piece.length, b"\0")  # a mutable base may have shrunk since
-        return bytes(await self._shown(piece, stretches[piece.record]))
-
-    async def _shown(self, extent: Extent, stretch: Stretch) -> memoryview:
-        """Not to be kept beyond the next await: a tail cannot grow meanwhile."""
-        buffer = stretch.buffer
-        data = await self._opened(extent.record, stretch) if buffer is None else buffer
-        return memoryview(data)[extent.skip : extent.skip + extent.length]
-
-    async def _opened(self, number: int, stretch: Stretch) -> bytes:
-        opened: bytes | None = self._area.cache.get((self, number))
-        if opened is None:
-            opened = await read(self._journal, stretch)
-            if not self._discarded:
-                self._area.cache[self, number] = opened
-        return opened
-
-    def _bytes_of(self, extent: Extent) -> bytes:
-        """Of an extent in memory or in a blob, at once."""
-        part = self._cached(extent)
-        if part is not None:
-            return part
-        stretch = self._stretches[extent.record]
-        assert stretch.blob is not None
-        data = read_blob(self._journal, stretch.blob, stretch.length)
-        return data[extent.skip : extent.skip + extent.length]
-
-    def _cached(self, extent: Extent) -> bytes | None:
-        buffer = self._stretches[extent.record].buffer
-        data = self._area.cache.get((self, extent.record)) if buffer is None else buffer
-        return None if data is None else bytes(data[extent.skip : extent.skip + extent.length])
-
-    def _release_if_unused(self) -> None:
-        if self._users:
-            return
-        old, self._old = self._old, []
-        for id in old:
-            self._journal.let_go(id)
-        if self._discarded:
-            self._forget_cached()
-            self._stretches, self._waiting, self._tail = {}, [], None
-
-
-class Snapshot:
-    """A file as it was at one moment: a Source to upload. Hold it with ``with``."""
-
-    def __init__(
-        self,
-        contents: StagedContents,
-        stretches: Mapping[int, Stretch],
-        next: int,
-        serial: int,
-        hashed: Hashed | None,
-    ) -> None:
-        self.extents = contents.extents.copy()
-        self.next = next
-        self.serial = serial
-        self.hashed = hashed
-        self._contents = contents
-        self._stretches = stretches
-        self._base = contents.base
-        self._use = contents.in_use()
-
-    def __enter__(self) -> Snapshot:
-        self._use.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._use.__exit__(None, None, None)
-
-    @property
-    def size(self) -> int:
-        return self.extents.size
-
-    async def read(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes at ``offset``, the same each time."""
-        self._contents.got_on()
-        return await self._assemble(self.extents.pieces(offset, size))
-
-    async def written(self) -> list[tuple[int, bytes]]:
-        """Everything that was written and still shows: (offset, bytes). Only for small files."""
-        return [(e.start, await self._assemble([e])) for e in self.extents]
-
-    async def _assemble(self, pieces: Iterable[Piece]) -> bytes:
-        return await self._contents.assemble(list(pieces), self._stretches, self._base)
-
-
-def _placed(age: int, source: Extent, place: InBlob | InLog) -> Stretch:
-    stretch = Stretch(age, source.start, length=source.length)
-    if isinstance(place, InBlob):
-        stretch.blob = place
-    else:
-        stretch.log = place
-    return stretch

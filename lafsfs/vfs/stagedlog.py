@@ -10,6 +10,7 @@ prefix of the file as long as nothing of it is written again, which its owner wa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ import trio
 from lafsfs.errors import StagingCorruptError
 from lafsfs.immutable.source import Hashed
 from lafsfs.journal import Entry, Kind, Record
+from lafsfs.vfs.extents import Extent
 from lafsfs.vfs.smallcontents import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lafsfs.journal import ContentsFile, Journal
+    from lafsfs.vfs.extents import ExtentMap
 
 
 @dataclass(eq=False, slots=True)
@@ -114,6 +117,46 @@ def _with(hashed: Hashed | None, entries: Sequence[Entry]) -> Hashed | None:
             hasher.update(entry.data)
             length += len(entry.data)
     return Hashed(hashed.parameters, hasher, length)
+
+
+def placed(age: int, source: Extent, place: InBlob | InLog) -> Stretch:
+    """A stretch with the bytes of ``source``, which are at ``place`` now."""
+    stretch = Stretch(age, source.start, length=source.length)
+    if isinstance(place, InBlob):
+        stretch.blob = place
+    else:
+        stretch.log = place
+    return stretch
+
+
+def relocated(
+    current: ExtentMap,
+    stretches: Mapping[int, Stretch],
+    copied: ExtentMap,
+    places: Sequence[InLog],
+    first: int,
+) -> tuple[dict[int, Stretch], list[Extent]]:
+    """Have ``current`` show the bytes of ``copied``, an earlier state of it, from ``places``.
+
+    Returns what stretches there are then, those with a place numbered from ``first`` on, and the
+    extents. What ``current`` shows of later writes stays where it is.
+    """
+    sources = list(copied)
+    starts = [source.start for source in sources]
+    fresh: dict[int, Stretch] = {}
+    shown: list[Extent] = []
+    for extent in current:
+        at = bisect_right(starts, extent.start) - 1
+        stretch = stretches[extent.record]
+        if at < 0 or sources[at].record != extent.record:
+            fresh[extent.record] = stretch
+            shown.append(extent)
+            continue
+        source, number = sources[at], first + at
+        if number not in fresh:
+            fresh[number] = placed(stretch.age, source, places[at])
+        shown.append(Extent(extent.start, extent.length, number, extent.start - source.start))
+    return fresh, shown
 
 
 async def read(journal: Journal, stretch: Stretch) -> bytes:

@@ -18,8 +18,9 @@ from lafsfs.errors import LocalError
 from lafsfs.grid.asking import plain_errors
 from lafsfs.journal import Journal
 from lafsfs.vfs.extents import ExtentMap
-from lafsfs.vfs.staged import Kept, Snapshot, StagedContents
+from lafsfs.vfs.staged import Kept, StagedContents
 from lafsfs.vfs.stagedlog import StagedLog, read_records
+from lafsfs.vfs.stagedreading import Readable, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from lafsfs.immutable.source import Hashed
     from lafsfs.journal import ContentsRef
-    from lafsfs.vfs.staged import Base
+    from lafsfs.vfs.stagedreading import Base
 
 __all__ = ["Kept", "Snapshot", "StagedContents", "StagingArea"]
 
@@ -50,9 +51,7 @@ class StagingArea:
         self.budget = budget
         self._hashed = hashed
         self.buffered = 0  # bytes in memory alone, of all files
-        self.cache: LRUCache[tuple[StagedContents, int], bytes] = LRUCache(
-            CACHE_SIZE, getsizeof=len
-        )
+        self.cache: LRUCache[tuple[Readable, int], bytes] = LRUCache(CACHE_SIZE, getsizeof=len)
 
     @classmethod
     @asynccontextmanager

@@ -1,4 +1,8 @@
-"""Killed processes and power failures, at every place between two durable actions."""
+"""Killed processes and power failures, at every place between two durable actions.
+
+Where it says ``mock_clock``, time stands still: the journal syncs when the test says so, and never
+by itself while its directory is being copied.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import os
 import random
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+import trio
 
 import lafsfs.journal
 from lafsfs.journal import ContentsRef, Entry, Journal, Kind, Put
@@ -36,7 +42,7 @@ class Camera:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_process_killed_anywhere_loses_nothing(tmp_path, seed):
+async def test_a_process_killed_anywhere_loses_nothing(tmp_path, mock_clock, seed):
     story = Story(tmp_path / "j", seed)
     camera = Camera(story, tmp_path / "album")
     with watch(camera):
@@ -86,7 +92,9 @@ def mixed(old: bytes, new: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_a_power_failure_goes_back_to_one_moment_behind_the_last_sync(tmp_path, seed):
+async def test_a_power_failure_goes_back_to_one_moment_behind_the_last_sync(
+    tmp_path, mock_clock, seed
+):
     story = Story(tmp_path / "j", seed)
     chance = random.Random(seed)
     safe = tmp_path / "safe"
@@ -115,7 +123,9 @@ async def test_a_power_failure_goes_back_to_one_moment_behind_the_last_sync(tmp_
                     shutil.rmtree(lost)
 
 
-async def test_contents_that_did_not_reach_the_disk_take_everything_behind_them_along(tmp_path):
+async def test_contents_that_did_not_reach_the_disk_take_everything_behind_them_along(
+    tmp_path, mock_clock
+):
     """The row did, its contents did not: neither it nor what was done later is shown by halves."""
     async with Journal.open(tmp_path / "j", KEY) as journal:
         old = journal.new_contents()
@@ -135,7 +145,7 @@ async def test_contents_that_did_not_reach_the_disk_take_everything_behind_them_
     assert list((lost / "contents").iterdir()) == []
 
 
-async def test_a_sync_under_way_does_not_vouch_for_what_comes_meanwhile(tmp_path):
+async def test_a_sync_under_way_does_not_vouch_for_what_comes_meanwhile(tmp_path, mock_clock):
     """Committed while a sync runs, contents and all: that sync's end is what is gone back to."""
     images: list[Path] = []
     async with Journal.open(tmp_path / "j", KEY) as journal:
@@ -159,6 +169,33 @@ async def test_a_sync_under_way_does_not_vouch_for_what_comes_meanwhile(tmp_path
         assert journal.went_back
         (row,) = journal.take_rows()
         assert contents_of(journal, row.contents) == b"first"
+
+
+async def test_contents_that_arrive_while_a_sync_runs_are_synced_by_the_next(tmp_path, mock_clock):
+    """What is being written when a sync begins is not taken for synced."""
+    may_go_on = threading.Event()
+    async with Journal.open(tmp_path, KEY) as journal:
+        log = journal.hold(journal.new_contents())
+        await journal.append(log, [Entry(Kind.WRITE, 0, b"first")])
+        journal.commit({1: Put(b"", ContentsRef(log.number, log.end))})
+        writing = trio.Event()
+
+        def hold_up(place: str) -> None:
+            if place == "journal.contents.appended":
+                trio.from_thread.run_sync(writing.set)
+                may_go_on.wait()
+
+        with watch(hold_up):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(journal.append, log, [Entry(Kind.WRITE, 5, b"second")])
+                await writing.wait()
+                await journal.sync()
+                assert log.synced == log.end
+                may_go_on.set()
+        assert log.synced < log.end
+        journal.commit({1: Put(b"", ContentsRef(log.number, log.end))})
+        await journal.sync()
+        assert log.synced == log.end
 
 
 async def test_contents_lost_behind_a_sync_do_not_hold_up_the_rest(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from lafsfs.errors import JournalFormatError, StagingCorruptError
 from lafsfs.journal import Journal, Put
@@ -24,7 +25,7 @@ def told(tmp_path_factory):
                 await story.act(journal)
             return copied(story.directory, story.directory.parent / "killed")
 
-    return story, trio.run(tell)
+    return story, trio.run(tell, clock=MockClock())  # it does not sync by itself
 
 
 async def readable(directory) -> tuple[State, int]:
@@ -96,7 +97,7 @@ async def test_truncated_files_are_noticed(told, tmp_path, name):
         shutil.rmtree(damaged)
 
 
-async def test_a_log_that_lost_what_was_synced_is_kept_until_somebody_decides(tmp_path):
+async def test_a_log_that_lost_what_was_synced_is_kept_until_somebody_decides(tmp_path, mock_clock):
     async with Journal.open(tmp_path / "j", KEY) as journal:
         journal.commit({1: Put(b"one")})
         await journal.sync()

@@ -60,7 +60,7 @@ async def test_sequence_goes_on_after_a_restart(tmp_path):
         assert [row.value for row in journal.take_rows()] == [b"b", b"c"]
 
 
-async def test_nothing_is_readable_on_the_disk_or_by_others(tmp_path):
+async def test_nothing_is_readable_on_the_disk_or_by_others(tmp_path, mock_clock):
     directory = tmp_path / "above" / "j"
     async with Journal.open(directory, KEY) as journal:
         log = journal.hold(journal.new_contents())
@@ -223,7 +223,7 @@ async def test_large_contents_are_there_again(tmp_path):
         assert [log.read(r) for r in log.records(log.end)][3:] == [b"c", b"on"]
 
 
-async def test_contents_without_a_row_are_gone_at_the_next_start(tmp_path):
+async def test_contents_without_a_row_are_gone_at_the_next_start(tmp_path, mock_clock):
     async with Journal.open(tmp_path, KEY) as journal:
         kept = await written(journal, b"kept")
         await written(journal, b"lost")
@@ -234,7 +234,7 @@ async def test_contents_without_a_row_are_gone_at_the_next_start(tmp_path):
     assert files_of(tmp_path) == [str(kept.number)]
 
 
-async def test_a_log_is_deleted_behind_the_sync_of_what_took_its_row(tmp_path):
+async def test_a_log_is_deleted_behind_the_sync_of_what_took_its_row(tmp_path, mock_clock):
     async with Journal.open(tmp_path, KEY) as journal:
         log = await written(journal, b"x" * 1000)
         used = journal.room.used
@@ -285,6 +285,20 @@ async def test_records_cannot_be_exchanged(tmp_path):
             log.records(log.end)
 
 
+async def test_a_database_that_was_large_becomes_small_again(tmp_path):
+    async with Journal.open(tmp_path, KEY) as journal:
+        for row in range(300):
+            await journal.ready()
+            blob = journal.new_contents()
+            journal.commit({row: Put(b"", ContentsRef(blob))}, blobs={blob: bytes(100_000)})
+        await journal.ready()
+        journal.commit({1000: Put(b"left")}, range(300))
+    assert (tmp_path / "journal.db").stat().st_size > 20_000_000
+    assert await rows_of(tmp_path) == {1000: b"left"}
+    assert (tmp_path / "journal.db").stat().st_size < 1_000_000
+    assert await rows_of(tmp_path) == {1000: b"left"}
+
+
 # --- syncing --------------------------------------------------------------------------------------
 
 
@@ -301,7 +315,7 @@ async def test_it_syncs_itself_within_seconds(tmp_path, mock_clock):
             await wait_all_tasks_blocked()
 
 
-async def test_callers_share_a_sync(tmp_path):
+async def test_callers_share_a_sync(tmp_path, mock_clock):
     async with Journal.open(tmp_path, KEY) as journal:
         log = await written(journal, b"x")
         async with trio.open_nursery() as nursery:

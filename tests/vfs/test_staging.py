@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lafsfs.errors import JournalFullError, LocalError, StagingCorruptError
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.vfs.smallcontents import INLINE_LIMIT
-from lafsfs.vfs.staged import MOST_WAITING, RECORD_SIZE
+from lafsfs.vfs.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE
 from lafsfs.vfs.staging import StagingArea
 
 KEY = bytes(range(32))
@@ -197,6 +197,23 @@ async def test_describing_again_says_the_same(area):
     assert contents.describe().blobs == {}
     await contents.write(0, b"x")
     assert contents.describe().ref != contents.kept.ref
+
+
+async def test_a_file_written_over_and_over_does_not_pile_up(area, tmp_path):
+    contents = area.stage(None, 0)
+    await contents.write(0, b"first" * 100_000)
+    for round in range(150):
+        await contents.write(200_000, bytes([round]) * RECORD_SIZE)
+        if round % 40 == 39:
+            await accept(area, contents)
+            await area.journal.sync()
+    await accept(area, contents)
+    await area.journal.sync()
+    wanted = b"first" * 40_000 + bytes([149]) * RECORD_SIZE
+    assert await everything(contents) == wanted
+    assert sum(path.stat().st_size for path in files_of(tmp_path / "journal")) < LOOK_AT
+    again = await area.restore(contents.kept.ref, None)
+    assert await everything(again) == wanted
 
 
 async def test_what_is_on_the_grid_becomes_the_base(area, tmp_path):
