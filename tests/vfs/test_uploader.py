@@ -7,10 +7,12 @@ import os
 import pytest
 import trio
 
+from lafsfs.caps import MutableFormat
 from lafsfs.errors import LafsError, NotHappyError
+from lafsfs.nodes.edits import SetChild
 from lafsfs.vfs.api import SetAttributes
 from lafsfs.vfs.uploader import BIG_AT_ONCE, LONGEST, OPEN_QUIET, SMALL, SMALL_AT_ONCE
-from tests.vfs.conftest import ME, ROOT, open_world
+from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
 CREATE = os.O_RDWR | os.O_CREAT
 BIG = 5 * SMALL
@@ -376,3 +378,148 @@ async def test_asking_for_the_capability_brings_the_file_to_the_grid(lazy, serve
     assert await lazy.fs.getxattr(ino, b"user.lafs.cap", ME) != old
     assert uploads(servers) == 2
     await close(lazy, opened.handle)
+
+
+async def test_replaced_by_a_rename_while_uploading(lazy, servers, patient_clock):
+    """What an editor does when it saves twice in a row."""
+    await lazy.write("f", os.urandom(BIG))
+    await uploading(lazy, servers, "f")
+    await lazy.write("f~", b"new" * 1000)
+    await lazy.rename("f~", "f")
+    await settled(lazy)
+    assert not any(server.uploads for server in servers)
+    assert list(await lazy.on_grid()) == ["f"]
+    assert await lazy.read("f") == b"new" * 1000
+
+
+async def test_removed_and_made_again_while_uploading(lazy, servers, patient_clock):
+    await lazy.write("f", os.urandom(BIG))
+    await uploading(lazy, servers, "f")
+    await lazy.unlink("f")
+    await lazy.write("f", b"new" * 1000)
+    await settled(lazy)
+    assert (await lazy.on_grid())["f"].read_cap.size == 3000
+    assert await lazy.read("f") == b"new" * 1000
+
+
+async def test_linked_while_uploading(lazy, servers, patient_clock):
+    data = os.urandom(BIG)
+    ino = (await lazy.write("f", data)).ino
+    await uploading(lazy, servers, "f")
+    await lazy.fs.link(ino, ROOT, b"g")
+    await lazy.unlink("f")
+    await settled(lazy)
+    assert uploads(servers) == 1
+    assert list(await lazy.on_grid()) == ["g"]
+    assert await lazy.read("g") == data
+
+
+async def test_opened_with_o_trunc_while_uploading(lazy, servers, patient_clock):
+    ino = (await lazy.write("f", os.urandom(BIG))).ino
+    await uploading(lazy, servers, "f")
+    opened = await lazy.fs.open(ino, os.O_WRONLY | os.O_TRUNC)
+    await lazy.fs.write(opened.handle, 0, b"new" * 1000)
+    await close(lazy, opened.handle)
+    await settled(lazy)
+    assert await lazy.read("f") == b"new" * 1000
+    assert (await lazy.on_grid())["f"].read_cap.size == 3000
+
+
+async def test_removed_while_it_fails(lazy, servers, patient_clock):
+    for server in servers:
+        server.refuse = {"allocate"}
+    await lazy.write("f", b"x" * 1000)
+    await trio.sleep(100)
+    assert (await lazy.fs.status()).failed == 1
+    await lazy.unlink("f")
+    await trio.sleep(100)
+    assert (await lazy.fs.status()).is_settled
+    calls = sum(server.count() for server in servers)
+    await trio.sleep(1000)
+    assert sum(server.count() for server in servers) == calls
+
+
+async def test_changed_while_it_fails(lazy, servers, patient_clock):
+    for server in servers:
+        server.refuse = {"allocate"}
+    await lazy.write("f", b"x" * 1000)
+    await trio.sleep(100)
+    await lazy.write("f", b"y" * 1000)
+    for server in servers:
+        server.refuse = set()
+    await settled(lazy, 200)
+    assert await lazy.read("f") == b"y" * 1000
+
+
+async def test_whoever_waits_is_told_of_a_failure_and_nothing_is_lost(lazy, servers, patient_clock):
+    ino = (await lazy.write("f", b"x" * 1000)).ino
+    errors = []
+
+    async def wait() -> None:
+        try:
+            await lazy.fs.getxattr(ino, b"user.lafs.cap", ME)
+        except NotHappyError as error:
+            errors.append(error)
+
+    for server in servers:
+        server.refuse = {"allocate"}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(wait)
+    assert len(errors) == 2
+    for server in servers:
+        server.refuse = set()
+    await wait()
+    assert len(errors) == 2
+
+
+async def test_waiting_for_what_is_unlinked_meanwhile_ends(lazy, servers, patient_clock):
+    ino = (await lazy.write("f", os.urandom(BIG))).ino
+    async with trio.open_nursery() as nursery:
+        await uploading(lazy, servers, "f")
+        nursery.start_soon(lazy.fs.flush_all)
+        await trio.sleep(0.1)
+        await lazy.unlink("f")
+    assert (await lazy.fs.status()).is_settled
+    assert lazy.tree.table.get(ino) is None or not lazy.tree.table[ino].is_dirty
+
+
+async def test_written_to_while_somebody_waits(lazy, servers, patient_clock):
+    """Waiting is for what was there when it began, and changes do not cut the upload short."""
+    handle, _ = await begin(lazy, b"f", os.urandom(BIG))
+    await lazy.fs.fsync(handle)
+    for server in servers:
+        server.delay = 1.0
+    done = trio.Event()
+
+    async def wait() -> None:
+        await lazy.fs.flush_all()
+        done.set()
+
+    with trio.fail_after(300):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            number = 0
+            while not done.is_set():
+                await trio.sleep(0.3)
+                await lazy.fs.write(handle, number, b"n")
+                number += 1
+    for server in servers:
+        server.delay = 0.0
+    await close(lazy, handle)
+    await settled(lazy)
+    assert (await lazy.read("f"))[:number] == b"n" * number
+
+
+async def test_a_mutable_file_is_written_in_place_in_the_background(lazy, servers, patient_clock):
+    node = await lazy.maker.create_mutable(MutableFormat.SDMF, b"before" * 10)
+    root = lazy.tree.directory_inode(ROOT).directory.node
+    await root.edit([SetChild("m", node.cap)])
+    opened = await lazy.fs.open((await lazy.path("m")).ino, os.O_RDWR)
+    await lazy.fs.write(opened.handle, 0, b"AFTER!")
+    await close(lazy, opened.handle)
+    assert await lazy.read("m") == b"AFTER!" + b"before" * 9
+    assert (await lazy.fs.status()).files == 1
+    await settled(lazy)
+    async with open_maker(lazy.maker.grid.broker, lazy.clock) as other:
+        assert await other.node(node.cap).read(0, 100) == b"AFTER!" + b"before" * 9
