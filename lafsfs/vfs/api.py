@@ -201,7 +201,8 @@ class VfsSettings:
     look by itself.
     ``deadline``: seconds until a read that the grid does not answer fails.
     ``read_ahead``: bytes that all open files together may be read ahead.
-    ``quiet``: seconds that changes of attributes wait for company before they are published.
+    ``quiet``: seconds that changes wait for company before they are published.
+    ``sync``: whether verbs, ``flush`` and ``fsync`` wait for the grid and report its errors.
     ``uid``, ``gid``, ``umask``: shown instead of what is stored. ``owner_uid``: whom
     ``user.lafs.cap`` and its like are shown to. ``changed``: called, never blocking, when caches
     should be dropped. ``now``: the wall clock in nanoseconds.
@@ -219,6 +220,7 @@ class VfsSettings:
     attr_valid: float = 1.0
     entry_valid: float = 1.0
     quiet: float = 1.0
+    sync: bool = False
     deadline: float = 60.0
     read_ahead: int = 32 << 20
     retry_first: float = 1.0

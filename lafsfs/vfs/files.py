@@ -133,7 +133,7 @@ class Files:
         if not inode.opens and not inode.is_mutable:  # whose node knows what was newest
             inode.node = None
         if inode.is_dirty and inode.edges and not inode.writers:
-            self._retry_later(inode)
+            self.store_later(inode)
         self._tree.table.drop_if_idle(inode)
 
     # reading and writing
@@ -237,7 +237,7 @@ class Files:
             await self.store(inode)
             await self._tree.settle(inode)
         except LafsError:
-            self._retry_later(inode)
+            self.store_later(inode)
             raise
 
     async def store(self, inode: FileInode) -> None:
@@ -273,7 +273,15 @@ class Files:
             inode.discard_staged()
         self._tree.touch(inode, inode.posix)
 
-    def _retry_later(self, inode: FileInode) -> None:
+    async def written(self, inode: FileInode) -> None:
+        """What was staged is whole: bring it to the grid, later or (with ``-o sync``) now."""
+        if self._tree.settings.sync:
+            await self.bring(inode)
+        else:
+            self.store_later(inode)
+
+    def store_later(self, inode: FileInode) -> None:
+        """Bring staged contents to the grid in the background."""
         if inode.is_dirty and not inode.is_retrying:
             inode.is_retrying = True
             self._tree.nursery.start_soon(self._retry, inode)

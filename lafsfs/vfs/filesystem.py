@@ -30,6 +30,7 @@ from lafsfs.vfs.inodes import DirectoryInode, FileInode
 from lafsfs.vfs.metadata import Metadata
 from lafsfs.vfs.namespace import Namespace
 from lafsfs.vfs.readdir import Readdir
+from lafsfs.vfs.recorder import MemoryRecorder
 from lafsfs.vfs.renaming import Renaming
 from lafsfs.vfs.rootfile import RootFile
 from lafsfs.vfs.staging import StagingArea
@@ -37,7 +38,7 @@ from lafsfs.vfs.tree import Tree
 from lafsfs.vfs.watch import watch_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
     from lafsfs.grid.broker import Broker
     from lafsfs.nodes.dirnode import DirectoryNode
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         StatFS,
         VfsSettings,
     )
-    from lafsfs.vfs.inodes import Inode
+    from lafsfs.vfs.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +62,15 @@ UPLOADS: Final = 8  # files on their way to the grid at a time while draining
 
 @asynccontextmanager
 async def open_filesystem(
-    root: DirectoryNode, maker: NodeMaker, broker: Broker, settings: VfsSettings
+    root: DirectoryNode,
+    maker: NodeMaker,
+    broker: Broker,
+    settings: VfsSettings,
+    recorder: Recorder | None = None,
 ) -> AsyncIterator[FileSystem]:
     """The file system whose root is ``root``, which is read first. ``broker`` tells of space.
+
+    ``recorder``: where what is accepted is written down, nowhere if that is not given.
 
     Raises:
         LafsError: the root cannot be read, or the local directories cannot be used.
@@ -77,11 +84,8 @@ async def open_filesystem(
         StagingArea.open(settings.staging_directory) as area,
         trio.open_nursery() as nursery,
     ):
-        tree = Tree(maker, settings, nursery, area)
-        directory = tree.directory(root.cap)
-        inode = DirectoryInode(ROOT_INODE, posix, directory)
-        directory.inodes[ROOT_INODE] = inode
-        tree.table.add(inode)
+        tree = Tree(maker, settings, nursery, area, recorder or MemoryRecorder())
+        tree.table.add(DirectoryInode(ROOT_INODE, posix, tree.directory(root.cap)))
         fs = FileSystem(tree, root_file, broker)
         if settings.max_age > 0:
             nursery.start_soon(fs.watch)
@@ -97,7 +101,7 @@ class FileSystem:
         self._tree = tree
         self._files = Files(tree, handles)
         self._names = Namespace(tree, self._files)
-        self._renaming = Renaming(tree, self._files, self._names)
+        self._renaming = Renaming(tree, self._names)
         self._metadata = Metadata(tree, self._files, root_file, broker)
         self._directories = Readdir(tree, handles)
 
@@ -244,7 +248,7 @@ class FileSystem:
         await watch_open_files(self._tree, self._files, self._tree.settings.max_age)
 
     async def drain(self) -> tuple[LafsError, ...]:
-        """Bring everything pending to the grid; an error for each inode that could not be."""
+        """Bring everything pending to the grid; an error for each thing that could not be."""
         wait = self._tree.settings.retry_first
         for attempt in range(DRAIN_ATTEMPTS):
             if attempt:
@@ -257,26 +261,19 @@ class FileSystem:
 
     async def _drain_once(self) -> tuple[LafsError, ...]:
         """First all contents, so that every directory can then be published at one go."""
-        errors: dict[Inode, LafsError] = {}
+        errors: list[LafsError] = []
         limiter = trio.CapacityLimiter(UPLOADS)
 
         async def store(inode: FileInode) -> None:
             async with limiter:
-                await attempt(inode, self._files.store(inode))
-
-        async def attempt(inode: Inode, work: Awaitable[None]) -> None:
-            try:
-                await work
-            except LafsError as error:
-                log.warning("not on the grid: inode %d: %s", inode.number, error)
-                errors[inode] = error
+                try:
+                    await self._files.store(inode)
+                except LafsError as error:
+                    log.warning("not on the grid: inode %d: %s", inode.number, error)
+                    errors.append(error)
 
         async with trio.open_nursery() as nursery:
             for inode in self._tree.table:
                 if isinstance(inode, FileInode) and inode.is_dirty:
                     nursery.start_soon(store, inode)
-        async with trio.open_nursery() as nursery:
-            for inode in self._tree.table:
-                if inode not in errors and any(edge.is_pending for edge in inode.edges):
-                    nursery.start_soon(attempt, inode, self._tree.settle(inode))
-        return tuple(errors.values())
+        return (*errors, *(await self._tree.settle_all()).values())
