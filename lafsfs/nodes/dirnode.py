@@ -7,6 +7,9 @@ Rules:
 - All changes go through :meth:`DirectoryNode.edit`, one ``modify()`` of the table for any number of
   edits. The listing afterwards is part of the result, so nobody reads a directory to see what they
   wrote.
+- A directory may be *new*: its key pair exists, and with it its capability, but not its slot. It is
+  known to be empty without asking anybody. Its first edit, of no edits perhaps, makes the slot with
+  the children already in it, and may be repeated after a failure or a crash.
 - While an edit is under way, readers who can do with an older listing get it at once rather than
   wait for the grid; only ``max_age=0`` waits.
 - Parsing and packing run in threads once the table is big enough to be felt.
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lafsfs.caps import DirectoryCap
+    from lafsfs.crypto.rsa import SigningKey
     from lafsfs.formats.dirtable import DirectoryTable
     from lafsfs.mutable.servermap import Version
     from lafsfs.nodes.edits import Edit, Outcome
@@ -60,19 +64,27 @@ class DirectoryNode:
         *,
         host: str,
         clock: Callable[[], float] = time.time,
+        key: SigningKey | None = None,
     ) -> None:
+        """``key``: what the slot is to be made with, if it does not exist yet."""
         self.cap = cap
+        self.key = key
         self._backing = backing
         self._host = host
         self._clock = clock
         self._lock = trio.Lock()  # held while reading or changing the table
-        self._listing: Listing | None = None
+        self._listing: Listing | None = None if key is None else self._listed(parse_table(b""))
         self._contents: bytes = b""  # what the listing was parsed from
         self._version: Version | None = None  # of the contents, where it is known
         self._read_at = -math.inf  # when the grid was asked, on Trio's clock
 
     def __repr__(self) -> str:
         return f"<DirectoryNode {self.cap.kind} {self.cap.digest}>"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its slot is yet to be made."""
+        return self.key is not None
 
     @property
     def can_write(self) -> bool:
@@ -116,7 +128,7 @@ class DirectoryNode:
             return await self._refresh()
 
     async def edit(self, edits: Sequence[Edit]) -> EditResult:
-        """Apply all ``edits``, in order, in one change of the table.
+        """Apply all ``edits``, in order, in one change of the table, which is made if it is new.
 
         Raises:
             ReadOnlyCapabilityError: this is not the directory's write capability.
@@ -133,7 +145,8 @@ class DirectoryNode:
             if self._listing is not None:
                 batch.known = (self._contents, self._listing.table)
             started = trio.current_time()
-            contents = await backing.modify(batch)
+            contents = await self._write(backing, batch)
+            self.key = None
             self._version = None  # somebody may have published another since
             listing = await self._admit(contents, batch.table_of(contents), started)
             return EditResult(listing, batch.outcomes)
@@ -142,12 +155,19 @@ class DirectoryNode:
         """Whether :meth:`latest` is no older than that many seconds, ``None`` for any age."""
         if self._listing is None:
             return False
-        if max_age is None or not self.is_mutable:
+        if max_age is None or not self.is_mutable or self.is_new:
             return True
         return trio.current_time() - self._read_at <= max_age and max_age > 0
 
     def _may_lag(self, max_age: float | None) -> bool:
         return max_age != 0 and self._lock.locked()
+
+    async def _write(self, backing: MutableFileNode, batch: _Batch) -> bytes:
+        if self.key is not None:
+            contents = batch(b"") or b""
+            if await backing.create(self.key, contents):
+                return contents
+        return await backing.modify(batch)
 
     async def _refresh(self) -> Listing:
         started = trio.current_time()
@@ -174,12 +194,15 @@ class DirectoryNode:
         if self._listing is None or contents != self._contents:
             if table is None:
                 table = await _parsed(contents)
-            backing = self.cap.backing
-            key = backing.write_key if isinstance(backing, MutableWriteCap) else None
-            self._listing = Listing(table, key, mutable=self.is_mutable)
+            self._listing = self._listed(table)
             self._contents = contents
         self._read_at = read_at  # when it was asked for: it may be older than when it came
         return self._listing
+
+    def _listed(self, table: DirectoryTable) -> Listing:
+        backing = self.cap.backing
+        key = backing.write_key if isinstance(backing, MutableWriteCap) else None
+        return Listing(table, key, mutable=self.is_mutable)
 
 
 class _Batch:

@@ -52,19 +52,26 @@ class Base(enum.Enum):
     ABSENT = "absent"  # no child of that name
 
 
+# What an edit may expect of the edge: one thing, or any of several.
+BaseCap: TypeAlias = "Base | Cap | UnknownCap"
+Expected: TypeAlias = "BaseCap | tuple[BaseCap, ...]"
+
+
 @dataclass(frozen=True, slots=True)
 class SetChild:
-    """Link ``cap`` under ``name``, replacing the edge if it is still ``base``.
+    """Link ``cap`` under ``name``, replacing the edge if it is still ``base``, or one of them.
 
     ``metadata`` is laid over the edge's (see the module); with ``replace`` it is all that the new
-    edge has besides ``tahoe``, as when a child and its metadata move here from elsewhere.
+    edge has besides ``tahoe``, as when a child and its metadata move here from elsewhere. ``made``
+    is when the name was made, in seconds since the epoch, if that was before now.
     """
 
     name: str
     cap: Cap | UnknownCap
     metadata: Metadata | None = field(default=None, repr=False)
-    base: Base | Cap | UnknownCap = Base.ANY
+    base: Expected = Base.ANY
     replace: bool = False
+    made: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", normalized(self.name))
@@ -74,10 +81,10 @@ class SetChild:
 
 @dataclass(frozen=True, slots=True)
 class Unlink:
-    """Remove the edge ``name`` if it is still ``base``. An absent edge is fine."""
+    """Remove the edge ``name`` if it is still ``base``, or one of them. An absent edge is fine."""
 
     name: str
-    base: Base | Cap | UnknownCap = Base.ANY
+    base: Expected = Base.ANY
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", normalized(self.name))
@@ -181,7 +188,7 @@ class _Draft:
 
     def _set_child(self, edit: SetChild) -> Outcome:
         child = self._child(edit.name)
-        if _is_base(child, edit.base) or self._holds(edit.name, edit):
+        if is_base(child, edit.base) or self._holds(edit.name, edit):
             return Done(self._link(edit.name, child, edit))
         name = self._conflict_name(edit)
         self._link(name, self._child(name), edit)
@@ -191,7 +198,7 @@ class _Draft:
         child = self._child(edit.name)
         if child is None:
             return Done(changed=False)
-        if not _is_base(child, edit.base):
+        if not is_base(child, edit.base):
             return Kept()
         del self.entries[edit.name]
         self.changed = True
@@ -204,7 +211,8 @@ class _Draft:
         return Done(self._store(edit.name, child, child.cap, edit.metadata, replace=False))
 
     def _link(self, name: str, child: Child | None, edit: SetChild) -> bool:
-        return self._store(name, child, edit.cap, edit.metadata or {}, replace=edit.replace)
+        metadata = edit.metadata or {}
+        return self._store(name, child, edit.cap, metadata, replace=edit.replace, made=edit.made)
 
     def _store(
         self,
@@ -214,6 +222,7 @@ class _Draft:
         metadata: Metadata,
         *,
         replace: bool,
+        made: float | None = None,
     ) -> bool:
         """Make ``name`` lead to ``cap`` with that metadata; False if it did already."""
         before = {} if child is None else child.metadata
@@ -221,7 +230,7 @@ class _Draft:
         cap = attenuated(cap, after)
         if child is not None and child.cap == cap and after == before:
             return False
-        after = stamped(after, before, self._circumstances.now)
+        after = stamped(after, before, self._circumstances.now, made)
         if child is not None and child.cap == cap:
             entry = child.entry.with_metadata(after)  # whatever the entry holds, it stays
         else:
@@ -264,14 +273,18 @@ def laid_over(before: Metadata, update: Metadata, *, replace: bool) -> dict[str,
     return after | ({"tahoe": before["tahoe"]} if "tahoe" in before else {})
 
 
-def stamped(after: Metadata, before: Metadata, now: float) -> dict[str, Any]:
+def stamped(
+    after: Metadata, before: Metadata, now: float, made: float | None = None
+) -> dict[str, Any]:
     """``after`` with the system's own time stamps brought up to ``now``.
 
-    ``linkcrtime`` is when the name first appeared; before Tahoe-LAFS 1.4 that was ``ctime``.
+    ``linkcrtime`` is when the name first appeared, ``made`` where that was here and before now;
+    before Tahoe-LAFS 1.4 it was ``ctime``.
     """
+    born = now if made is None else min(made, now)
     system = before.get("tahoe")
     system = dict(system) if isinstance(system, dict) else {}
-    system.setdefault("linkcrtime", before.get("ctime") or now)
+    system.setdefault("linkcrtime", before.get("ctime") or born)
     system["linkmotime"] = now
     return {**after, "tahoe": system}
 
@@ -286,7 +299,10 @@ def same_object(one: Cap | UnknownCap, other: Cap | UnknownCap) -> bool:
     return one.read_cap() == other.read_cap()
 
 
-def _is_base(child: Child | None, base: Base | Cap | UnknownCap) -> bool:
+def is_base(child: Child | None, base: Expected) -> bool:
+    """Whether an edge is what an edit expects."""
+    if isinstance(base, tuple):
+        return any(is_base(child, one) for one in base)
     if base is Base.ANY:
         return True
     if isinstance(base, Base):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from lafsfs.errors import ReadOnlyCapabilityError
+from lafsfs.errors import ReadOnlyCapabilityError, UncoordinatedWriteError
+from lafsfs.mutable.encode import SlotKeys
 from lafsfs.nodes.health import Health
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         MutableWriteCap,
         UnknownCap,
     )
+    from lafsfs.crypto.rsa import SigningKey
     from lafsfs.immutable import CHKFile
     from lafsfs.mutable.file import MutableFile
     from lafsfs.mutable.servermap import Version
@@ -166,6 +168,22 @@ class MutableFileNode:
             NotEnoughSharesError: no version can be recovered.
         """
         return await self._file.download(max_age)
+
+    async def create(self, key: SigningKey, contents: bytes) -> bool:
+        """Make the slot whose write key is ``key``'s, and say whether ``contents`` are in it now.
+
+        An earlier try with the same key may have made it: then what that put there stays.
+
+        Raises:
+            NotHappyError: too few servers took shares.
+        """
+        keys = SlotKeys(key)
+        try:
+            await self._file.publish_first(keys, contents, replay=False)
+        except UncoordinatedWriteError:
+            await self._file.publish_first(keys, contents, replay=True)
+            return False
+        return True
 
     async def overwrite(self, contents: bytes) -> None:
         """Replace the contents, whatever they are.

@@ -33,6 +33,7 @@ from lafsfs.formats.dirtable import make_entry, pack_table
 from lafsfs.formats.geometry import planned_segment_size
 from lafsfs.immutable import BytesSource, CHKFile, upload
 from lafsfs.immutable.source import begin_hash
+from lafsfs.mutable.encode import SlotKeys
 from lafsfs.mutable.file import MutableFile, create
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.edits import attenuated, normalized, stamped
@@ -170,6 +171,22 @@ class NodeMaker:
         contents = await self._packed(children or {}, ssk_writekey(key.der))
         backing = await self._create(format, contents, key)
         return self.directory(DirectoryCap(backing.cap))
+
+    async def new_directory(self, format: MutableFormat) -> DirectoryNode:
+        """A directory that can be changed, with a key pair of its own and nothing on the grid yet.
+
+        Its first edit makes it.
+        """
+        return self.restored_directory(format, await self.grid.key_pool.take())
+
+    def restored_directory(self, format: MutableFormat, key: SigningKey) -> DirectoryNode:
+        """The new directory whose key pair is ``key``, which may have been made after all."""
+        keys = SlotKeys(key)
+        cap = DirectoryCap(MutableWriteCap(format, keys.write_key, keys.fingerprint))
+        backing = self._file(cap.backing)
+        node = DirectoryNode(cap, backing, host=self._host, clock=self._clock, key=key)
+        self._nodes[cap] = node
+        return node
 
     async def create_immutable_directory(
         self, children: Mapping[str, tuple[Cap | UnknownCap, Metadata]]

@@ -301,15 +301,18 @@ class VfsSettings:
     """How one mount behaves.
 
     ``state_directory``: where the root's attributes are kept, ``None`` for nowhere.
-    ``staging_directory``: made 0700 if absent; staged contents live here, sealed.
+    ``staging_directory``: made 0700 if absent; where staged contents live, sealed, while there is
+    no journal. ``journal_directory``: where the journals of all roots are; ``None`` for keeping
+    nothing, as a mount does that only reads. ``journal_limit``: bytes of staged contents, ``None``
+    for what suits the disk.
     ``max_age``: seconds for which a directory listing is believed without asking the grid, and
     between two looks at the version of a mutable file that is open; 0 always asks, and does not
     look by itself.
     ``deadline``: seconds until a read that the grid does not answer fails.
     ``read_ahead``: bytes that all open files together may be read ahead.
-    ``quiet``: seconds after the last change until a file is uploaded, and that changes of
-    attributes wait for company before they are published. ``sync``: whether closing and fsyncing
-    wait for the grid.
+    ``quiet``: seconds after the last change until a file is uploaded, and that changes of names
+    and attributes wait for company before they are published. ``sync``: whether verbs, ``flush``
+    and ``fsync`` wait for the grid and report its errors.
     ``uid``, ``gid``, ``umask``: shown instead of what is stored. ``owner_uid``: whom
     ``user.lafs.cap`` and its like are shown to. ``changed``: called, never blocking, when caches
     should be dropped. ``now``: the wall clock in nanoseconds.
@@ -317,6 +320,8 @@ class VfsSettings:
 
     staging_directory: Path
     state_directory: Path | None = None
+    journal_directory: Path | None = None
+    journal_limit: int | None = None
     read_only: bool = False
     uid: int | None = None
     gid: int | None = None

@@ -1,7 +1,8 @@
-"""Directories as the vfs sees them: the newest listing, and the edges that are in use.
+"""Directories as the vfs sees them: the newest listing, and the names that are in use.
 
 A :class:`Directory` is shared by all paths to the same capability. What it shows under a name is
-the edge in use, if there is one that holds or agrees with the listing, else the listing's child.
+what the binding in use leads to, if there is one that holds or agrees with the listing, else the
+listing's child (:mod:`lafsfs.vfs.bindings`, :mod:`lafsfs.vfs.tree`).
 
 Rules:
 
@@ -9,33 +10,35 @@ Rules:
   shown and the grid is left alone for as long again: names and attributes that were seen once stay
   visible while servers are away. Only a directory that was never read raises.
 - After a publish that failed the next look is at the grid: it may have landed all the same.
-- Listings are not compared with the edges in use when they arrive, which would take long for big
-  directories, but edge by edge when somebody looks (:mod:`lafsfs.vfs.tree`).
-- ``lock`` is held by whoever changes names, for as long as the publish takes. Looking up, reading
-  and writing files never need it. Two directories are locked in the order of their ``ordinal``.
+- Listings are not compared with the bindings in use when they arrive, which would take long for big
+  directories, but name by name when somebody looks.
+- Whoever changes what is wanted under a name, or learns what the grid has there, says so with
+  :meth:`Directory.note`, between the same two awaits.
+- A directory that was removed keeps what is pending in it to itself: whether it is empty depends on
+  that. It is published no more unless the removal turns out not to be.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from lafsfs.errors import FormatError, GridError, ReadOnlyCapabilityError, ServerError
 from lafsfs.vfs.attributes import nanoseconds
+from lafsfs.vfs.bindings import Binding
 from lafsfs.vfs.names import is_representable, local_name, may_be_escaped
+from lafsfs.vfs.publisher import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from lafsfs.nodes.dirnode import DirectoryNode
-    from lafsfs.nodes.listing import Listing
-    from lafsfs.vfs.inodes import DirectoryInode, Edge
-    from lafsfs.vfs.publisher import Publisher
+    from lafsfs.nodes.listing import Child, Listing
+    from lafsfs.vfs.inodes import DirectoryInode
+    from lafsfs.vfs.publisher import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +46,19 @@ LONGEST_REST: Final = 10.0  # seconds for which a grid that did not answer is le
 THREAD_CHILDREN: Final = 2000  # children above which going through all of them takes over 2 ms
 _LINK_TIME: Final = re.compile(rb'"linkcrtime"\s*:\s*([0-9][0-9.eE+-]{0,30})')
 T = TypeVar("T")
-_ordinals = itertools.count()
 
 
 class Directory:
     """One directory, on however many paths."""
 
-    def __init__(self, node: DirectoryNode, publisher: Publisher) -> None:
+    def __init__(self, node: DirectoryNode, outgoing: Outgoing) -> None:
         self.node = node
-        self.publisher = publisher
-        self.edges: dict[tuple[str, int], Edge] = {}
+        self.publisher = Publisher(self, outgoing)
+        self.names: dict[str, Binding] = {}  # the bindings in use, by stored name
         self.inodes: dict[int, DirectoryInode] = {}  # by number: one for each path in use
-        self.dirty: dict[Edge, None] = {}  # pending edges, in the order they became so
-        self.lock = trio.Lock()
-        self.ordinal = next(_ordinals)
+        self.dirty: dict[Binding, None] = {}  # those that are pending, in the order they became so
+        self.is_removed = False  # we took away its name, and nothing is to be published
+        self._outgoing = outgoing
         self.is_doubtful = False  # a publish failed: what the grid has must be looked at
         self.changed = 0  # ns: when we last changed a name here, 0 for never
         self._ask_again_at = float("-inf")
@@ -91,18 +93,79 @@ class Directory:
         """Whether any path to it is."""
         return bool(self.inodes)
 
-    def edge_at(self, parent: DirectoryInode, name: str) -> Edge | None:
-        """The edge in use under ``name`` for the path that leads through ``parent``."""
-        return self.edges.get((name, 0)) or self.edges.get((name, parent.number))
+    @property
+    def has_work(self) -> bool:
+        """Whether the grid has yet to hear of something."""
+        return not self.is_removed and (bool(self.dirty) or self.node.is_new)
 
-    def all_edges_at(self, name: str) -> list[Edge]:
-        """The edges in use under ``name`` on all paths."""
-        keys = [(name, 0), *((name, number) for number in self.inodes)]
-        return [self.edges[key] for key in keys if key in self.edges]
+    @property
+    def first_to_make(self) -> Directory:
+        """Itself, or the new directory below it that is to be made before it."""
+        if self.node.is_new:
+            for binding in self.dirty:
+                inode = binding.edges[0].inode if binding.edges else None
+                below = None if inode is None else inode.below
+                if below is not None and below.node.is_new and not below.publisher.is_failing:
+                    return below.first_to_make
+        return self
 
-    def unpublished(self) -> list[Edge]:
-        """Edges in use that the grid has never heard of."""
-        return [edge for edge in self.dirty if edge.is_new]
+    def bind(self, name: str) -> Binding:
+        """The binding of a stored name, a new one if it is not in use."""
+        binding = self.names.get(name)
+        if binding is None:
+            binding = self.names[name] = Binding(self, name)
+        return binding
+
+    def note(self, binding: Binding) -> None:
+        """What is wanted under a name, or what the grid has there, has changed."""
+        self._outgoing.recorder.changed_name(binding)
+        if binding.is_pending:
+            self.dirty[binding] = None
+            self.publisher.kick()
+        else:
+            self.dirty.pop(binding, None)
+            if not binding.edges:
+                self.drop(binding)
+        self.note_work()
+
+    def mark_removed(self, removed: bool) -> None:
+        """It has lost its last name here, or has one (again)."""
+        self.is_removed = removed
+        self.note_work()
+        if self.has_work:
+            self.publisher.kick()
+
+    def abandon(self) -> None:
+        """It is not on the grid any more: what was pending in it is over."""
+        if self.is_removed:
+            for binding in tuple(self.dirty):
+                self.drop(binding)
+
+    def drop(self, binding: Binding) -> None:
+        """Think no more of a name, whatever was wanted there."""
+        if binding in self.dirty:
+            self._outgoing.recorder.changed_name(binding)
+            del self.dirty[binding]
+            self.note_work()
+        if self.names.get(binding.name) is binding:
+            del self.names[binding.name]
+
+    def note_work(self) -> None:
+        """Keep in mind whether the grid has yet to hear of something."""
+        if self.has_work:
+            self._outgoing.pending[self] = None
+        else:
+            self._outgoing.pending.pop(self, None)
+
+    def is_empty(self, listing: Listing) -> bool:
+        """Whether there is nothing in it, not even what cannot be shown."""
+        if listing.table.unreadable or any(b.edges and b.holds for b in self.names.values()):
+            return False
+        return all(self._is_removed(child) for child in listing.values())
+
+    def _is_removed(self, child: Child) -> bool:
+        binding = self.names.get(child.name)
+        return binding is not None and binding.is_removal and binding.hides(child)
 
     def require_writable(self) -> None:
         """Raises ReadOnlyCapabilityError if this directory can only be read."""
@@ -142,16 +205,6 @@ class Directory:
             return
         if self.newest_link is None:
             self._newest = (listing, await _over(listing, _newest_link))
-
-
-@asynccontextmanager
-async def locked(*directories: Directory) -> AsyncIterator[None]:
-    """Hold the locks of several directories, in the order that everybody takes them in."""
-    ordered = sorted(set(directories), key=lambda directory: directory.ordinal)
-    async with AsyncExitStack() as stack:
-        for directory in ordered:
-            await stack.enter_async_context(directory.lock)
-        yield
 
 
 async def _over(listing: Listing, function: Callable[[Listing], T]) -> T:

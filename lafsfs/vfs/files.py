@@ -165,12 +165,11 @@ class Files:
         inode = handle.inode
         self._tree.require_room()
         staged = self._stage(inode)
-        if handle.appends:
-            offset = staged.size
-        self._check_size(inode, offset + len(data))
+        at = staged.size if handle.appends else offset
+        self._check_size(inode, at + len(data))
         self._modified(inode)
         self._uploader.changed(inode)
-        await staged.write(offset, data)
+        await staged.write(None if handle.appends else offset, data)
         return len(data)
 
     async def truncate(self, inode: FileInode, size: int) -> None:
@@ -201,9 +200,17 @@ class Files:
         Raises:
             LafsError: it is not. It is kept, and the grid is tried again.
         """
-        if inode.is_dirty:
+        if inode.staged is not None:
+            await inode.staged.seal()
             self._tree.recorder.changed(inode)
         await self._tree.accept()
+        self._uploader.accepted(inode)
+        if self._tree.settings.sync:
+            await self.bring(inode)
+
+    async def written(self, inode: FileInode) -> None:
+        """What was staged by nobody who has it open is accepted: it is to go to the grid."""
+        self._uploader.notice(inode)
         self._uploader.accepted(inode)
         if self._tree.settings.sync:
             await self.bring(inode)

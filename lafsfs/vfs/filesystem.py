@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         Status,
         VfsSettings,
     )
+    from lafsfs.vfs.recorder import Recorder
 
 
 STATE: Final = b"user.lafs.state"
@@ -66,9 +67,15 @@ ATTEMPTS: Final = 6  # over half a minute: servers that failed are left alone fo
 
 @asynccontextmanager
 async def open_filesystem(
-    root: DirectoryNode, maker: NodeMaker, broker: Broker, settings: VfsSettings
+    root: DirectoryNode,
+    maker: NodeMaker,
+    broker: Broker,
+    settings: VfsSettings,
+    recorder: Recorder | None = None,
 ) -> AsyncIterator[FileSystem]:
     """The file system whose root is ``root``, which is read first. ``broker`` tells of space.
+
+    ``recorder``: where what is accepted is written down, nowhere if that is not given.
 
     Raises:
         LafsError: the root cannot be read, or the local directories cannot be used.
@@ -82,11 +89,8 @@ async def open_filesystem(
         StagingArea.open(settings.staging_directory) as area,
         trio.open_nursery() as nursery,
     ):
-        tree = Tree(maker, settings, nursery, area, MemoryRecorder())
-        directory = tree.directory(root.cap)
-        inode = DirectoryInode(ROOT_INODE, posix, directory)
-        directory.inodes[ROOT_INODE] = inode
-        tree.table.add(inode)
+        tree = Tree(maker, settings, nursery, area, recorder or MemoryRecorder())
+        tree.table.add(DirectoryInode(ROOT_INODE, posix, tree.directory(root.cap)))
         fs = FileSystem(tree, root_file, broker)
         nursery.start_soon(fs.upload)
         if settings.max_age > 0:
@@ -105,7 +109,7 @@ class FileSystem:
         self._uploader = Uploader(tree)
         self._files = Files(tree, self._uploader, handles)
         self._names = Namespace(tree, self._files)
-        self._renaming = Renaming(tree, self._files, self._names)
+        self._renaming = Renaming(tree, self._names)
         self._metadata = Metadata(tree, self._files, root_file, broker)
         self._directories = Readdir(tree, handles)
 

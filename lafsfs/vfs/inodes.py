@@ -1,20 +1,7 @@
-"""Inodes, the edges that lead to them, and the table of those that are in use.
+"""Inodes, and the table of those that are in use.
 
-An :class:`Inode` is what an inode number stands for. An :class:`Edge` is one name of it in one
-directory, together with what the grid is known to hold under that name. The state is declarative:
-
-- ``inode.version`` counts changes that its edges have to tell the grid: new attributes, a new
-  capability. ``edge.published`` is the version that the grid's edge shows. An edge is *pending*
-  while the two differ; publishing is nothing but making them equal.
-- ``edge.base`` is the capability that the grid held under the name when we last looked or wrote,
-  or ``Base.ABSENT``. It goes into every edit, so that nobody's change is overwritten unseen.
-- ``edge.in_flight`` is the publish that is carrying the edge right now, if one is. Whoever wants to
-  move or remove an edge waits for that first.
-- ``edge.claims`` counts requests, queued or under way, that are about to move or remove the edge.
-  Until they are over nobody else publishes, moves or removes it, even if whoever made the request
-  has given up waiting.
-- An edge *holds* while it must not follow what another client did: it is pending, in flight or
-  claimed, or its file has contents that are not on the grid.
+An :class:`Inode` is what an inode number stands for. The names that lead to it are its ``edges``
+(:mod:`lafsfs.vfs.bindings`, where it is told how they reach the grid).
 
 Rules:
 
@@ -28,13 +15,11 @@ Rules:
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
 from lafsfs.caps import CHKCap, LiteralCap, MutableReadCap, MutableWriteCap
-from lafsfs.nodes.edits import Base
 from lafsfs.vfs.api import ROOT_INODE, StaleInodeError
 from lafsfs.vfs.attributes import Kind
 
@@ -42,122 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from lafsfs.caps import Cap, UnknownCap
-    from lafsfs.errors import LafsError
-    from lafsfs.formats.dirtable import Entry
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.vfs.attributes import Posix
+    from lafsfs.vfs.bindings import Edge
     from lafsfs.vfs.directories import Directory
     from lafsfs.vfs.staging import StagedContents
-
-BaseCap: TypeAlias = "Base | Cap | UnknownCap"
-
-
-@dataclass(eq=False, slots=True)
-class Waiter:
-    """Somebody who waits for the next attempt to publish an edge."""
-
-    done: trio.Event = field(default_factory=trio.Event)
-    error: LafsError | None = None
-
-    def finish(self, error: LafsError | None) -> None:
-        self.error = error
-        self.done.set()
-
-
-@dataclass(eq=False, slots=True)
-class Edge:
-    """One name of an inode in ``directory``, reached through the inode ``parent``."""
-
-    directory: Directory
-    parent: DirectoryInode
-    name: str  # as stored
-    raw_name: bytes | None
-    inode: Inode
-    base: BaseCap
-    published: int
-    entry: Entry | None = field(default=None, repr=False)  # what ``base`` was read from
-    in_flight: object = None
-    claims: int = 0
-    attached: bool = True
-    waiters: list[Waiter] = field(default_factory=list)
-    freed: trio.Event | None = None  # for those who wait until it is not busy
-
-    def __repr__(self) -> str:
-        return f"<Edge to inode {self.inode.number}>"
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether the grid has yet to hear of something."""
-        return (
-            self.attached and self.published != self.inode.version and self.directory.node.can_write
-        )
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the grid has never heard of it."""
-        return self.published == 0
-
-    @property
-    def holds(self) -> bool:
-        """Whether it must not follow what others did (see the module)."""
-        return self.is_pending or self.is_busy or self.inode.is_dirty
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a publish is about to change it, or to tell of it."""
-        return self.in_flight is not None or self.claims > 0
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can go into the next publish of its directory."""
-        return self.is_pending and not self.is_busy and self.inode.cap is not None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Its place among the directory's edges: directories have one for each path."""
-        return self.name, self.parent.number if self.inode.is_per_path else 0
-
-    def attach(self) -> None:
-        """Become one of the directory's and the inode's edges, under a key that is free."""
-        assert self.key not in self.directory.edges
-        self.attached = True
-        self.directory.edges[self.key] = self
-        self.inode.edges.append(self)
-        self.parent.children += 1
-
-    def detach(self) -> None:
-        """Stop being an edge. Those who wait for its publishing are told that it is over."""
-        if not self.attached:
-            return
-        self.attached = False
-        self.directory.edges.pop(self.key, None)
-        self.directory.dirty.pop(self, None)
-        self.inode.edges.remove(self)
-        self.parent.children -= 1
-        self._tell()
-
-    def tell_free(self) -> None:
-        """Let go of those who wait for what is over now: its being busy, its being pending."""
-        if self.freed is not None and not self.is_busy:
-            self.freed.set()
-            self.freed = None
-        if not self.is_pending:
-            self._tell()
-
-    def _tell(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            waiter.finish(None)
-
-    def move(self, directory: Directory, parent: DirectoryInode, name: str) -> None:
-        """Be another name of the same inode, keeping what waits for it."""
-        waiters, self.waiters = self.waiters, []
-        self.detach()
-        self.directory, self.parent, self.name = directory, parent, name
-        self.waiters = waiters
-        self.attach()
-        if self.is_pending:
-            directory.dirty[self] = None
 
 
 class Inode:
@@ -181,9 +55,21 @@ class Inode:
     @property
     def cap(self) -> Cap | UnknownCap | None:
         """What its edges lead to; None while that is not on the grid."""
-        return (
-            self.edges[0].base if self.edges and not isinstance(self.edges[0].base, Base) else None
-        )
+        return None
+
+    @property
+    def below(self) -> Directory | None:
+        """The directory that it is, if it is one."""
+        return None
+
+    @property
+    def is_linkable(self) -> bool:
+        """Whether what it is on the grid can be named there now."""
+        return True
+
+    def named(self, edge: Edge) -> None:
+        """It has one more name."""
+        self.edges.append(edge)
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
@@ -204,12 +90,14 @@ class Inode:
         """Whether nothing would be lost by forgetting it."""
         if self.lookups or self.opens:
             return False
-        return not any(edge.is_pending or edge.is_busy for edge in self.edges)
+        return not any(edge.binding.holds for edge in self.edges)
 
     @property
     def is_writable(self) -> bool:
         """Whether any directory that names it can be changed (or none names it any more)."""
-        return not self.edges or any(edge.directory.node.can_write for edge in self.edges)
+        if not self.edges:
+            return True
+        return any(edge.binding.directory.node.can_write for edge in self.edges)
 
 
 class FileInode(Inode):
@@ -250,6 +138,15 @@ class FileInode(Inode):
     @property
     def is_dirty(self) -> bool:
         return self.staged is not None
+
+    @property
+    def is_linkable(self) -> bool:
+        return self._cap is not None and not self.is_going_up
+
+    @property
+    def is_going_up(self) -> bool:
+        """Whether its contents will soon be others, so that telling of these is for nothing."""
+        return self.is_dirty and not self.writers and not self.is_retrying
 
     @property
     def is_idle(self) -> bool:
@@ -315,6 +212,19 @@ class DirectoryInode(Inode):
         return self.directory.node.cap
 
     @property
+    def below(self) -> Directory:
+        return self.directory
+
+    @property
+    def is_linkable(self) -> bool:
+        return not self.directory.node.is_new
+
+    def named(self, edge: Edge) -> None:
+        super().named(edge)
+        if self.directory.is_removed or self.directory.node.is_new:
+            self.directory.mark_removed(False)
+
+    @property
     def is_idle(self) -> bool:
         return super().is_idle and not self.children and self.number != ROOT_INODE
 
@@ -334,13 +244,18 @@ class DirectoryInode(Inode):
 class LoopInode(Inode):
     """A directory inside itself, shown as a symbolic link to where it already is."""
 
-    __slots__ = ("target",)
+    __slots__ = ("_cap", "target")
 
     is_per_path = True
 
-    def __init__(self, number: int, posix: Posix, target: bytes) -> None:
+    def __init__(self, number: int, posix: Posix, cap: Cap, target: bytes) -> None:
         super().__init__(number, posix)
+        self._cap = cap
         self.target = target
+
+    @property
+    def cap(self) -> Cap:
+        return self._cap
 
 
 class InodeTable:
@@ -370,6 +285,8 @@ class InodeTable:
         """Raises ValueError if the number is taken."""
         if self._inodes.setdefault(inode.number, inode) is not inode:
             raise ValueError("the inode number is taken")
+        if isinstance(inode, DirectoryInode):
+            inode.directory.inodes[inode.number] = inode
 
     def drop_if_idle(self, inode: Inode) -> None:
         """Forget an inode that nobody needs, and its edges; they come back when looked up.
@@ -384,7 +301,7 @@ class InodeTable:
         del self._inodes[inode.number]
         parents = [edge.parent for edge in inode.edges]
         for edge in tuple(inode.edges):
-            edge.detach()
+            edge.forget()
         if isinstance(inode, DirectoryInode):
             inode.directory.inodes.pop(inode.number, None)
         for parent in parents:

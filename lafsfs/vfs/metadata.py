@@ -1,8 +1,7 @@
 """Attributes, extended attributes and space.
 
-Changes of attributes touch the inode, whose edges are pending from then on; nobody waits for them
-but ``fsync``, ``fsyncdir`` and whoever publishes the directory next. The root's attributes go to a
-local file.
+Changes of attributes touch the inode, whose names are pending from then on, and are accepted. The
+root's attributes go to a local file.
 
 ``user.lafs.*`` names are computed: ``cap``, ``readcap``, ``verifycap``, ``kind``. They are shown to
 the mount's owner alone, since a capability is all it takes to read or change the object. ``health``
@@ -111,6 +110,7 @@ class Metadata:
         if inode.number == ROOT_INODE:
             await self._root_file.save(posix)
         self._tree.touch(inode, posix)
+        await self._tree.accept(*(edge.binding for edge in inode.edges))
 
     def _require_changeable(self, inode: Inode) -> None:
         self._tree.require_writable(inode)

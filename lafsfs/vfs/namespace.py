@@ -1,12 +1,9 @@
 """Making, finding and removing names.
 
-Every verb that changes names holds the directory's lock from its checks to its publish, and hands
-the publisher a :class:`~lafsfs.vfs.publisher.Request`. Nothing shows before it has landed, so a
-verb that fails leaves nothing to undo. ``create`` is the exception: the new name is a pending edge
-that shows at once and reaches the grid with the contents.
-
-An edge that a publish is carrying right now is left alone until that is over
-(:meth:`Namespace.steady`): it is on the grid or it is not, and the verb must know which.
+Every verb that changes names looks at the grid as far as it must know what is there. Then, without
+another await, it checks, changes what is wanted under the names, and has that accepted. It shows at
+once, and the publishers bring it to the grid (:mod:`lafsfs.vfs.bindings`). Whatever a publish is
+carrying meanwhile is no matter to a verb.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from lafsfs.caps import MutableFormat, UnknownCap
+from lafsfs.caps import LiteralCap, MutableFormat, UnknownCap
 from lafsfs.errors import (
     ChildExistsError,
     DirectoryNotEmptyError,
@@ -24,24 +21,19 @@ from lafsfs.errors import (
     NoSuchChildError,
     NotADirectoryNodeError,
     NotPermittedError,
-    UncoordinatedWriteError,
 )
-from lafsfs.immutable import BytesSource
-from lafsfs.nodes.edits import Base, Conflict, Kept, SetChild, Unlink
+from lafsfs.immutable import LITERAL_LIMIT
 from lafsfs.vfs import numbers
 from lafsfs.vfs.api import InvalidRequestError
 from lafsfs.vfs.attributes import Kind, clamped
 from lafsfs.vfs.birth import born
-from lafsfs.vfs.directories import locked
 from lafsfs.vfs.files import handle_of
-from lafsfs.vfs.inodes import DirectoryInode, Edge, FileInode, Inode, LoopInode
+from lafsfs.vfs.inodes import DirectoryInode, FileInode, Inode, LoopInode
 from lafsfs.vfs.names import raw_name, stored_name
-from lafsfs.vfs.publisher import Request, metadata_for, remember_grid, until_free
 
 if TYPE_CHECKING:
-    from lafsfs.nodes.edits import Edit, Outcome
-    from lafsfs.nodes.listing import Listing
     from lafsfs.vfs.api import Attributes, Caller, Opened
+    from lafsfs.vfs.bindings import Binding, Edge
     from lafsfs.vfs.files import Files
     from lafsfs.vfs.tree import Tree
 
@@ -90,54 +82,47 @@ class Namespace:
         tree = self._tree
         directory = tree.directory_inode(parent)
         tree.require_room_for_names(directory)
-        async with directory.directory.lock:
-            existing = await self._find(directory, name)
-            if existing is not None and existing.claims:  # is somebody still removing it?
-                existing = await self.steady_or_none(directory, name)
-            if existing is None:
-                return self._create(directory, name, mode, flags, caller)
+        existing = await self.find_or_none(directory, name)
+        if existing is None:
+            tree.require_room_for_names(directory)  # somebody may have removed it meanwhile
+            return await self._create(directory, name, mode, flags, caller)
         if flags & os.O_EXCL:
             raise ChildExistsError("there is a child of that name already")
         opened = await self._files.open(existing.inode.number, flags)
         return opened, self._counted(existing.inode)
 
-    def _create(
+    async def _create(
         self, parent: DirectoryInode, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Opened, Attributes]:
         tree = self._tree
-        tree.require_room_for_names(parent)
-        stored = stored_name(name)
         posix = born(parent.posix, Kind.FILE, mode, caller, tree.now())
         inode = FileInode(numbers.fresh_number(), posix, None)
         inode.staged = tree.area.stage(None, 0)
-        tree.table.add(inode)
-        raw = raw_name(name, stored)
-        Edge(parent.directory, parent, stored, raw, inode, Base.ABSENT, published=0).attach()
-        tree.mark_pending(inode.edges[0])
-        self.changed(parent)
+        self._link(parent, name, inode)
         opened = self._files.enter(handle_of(inode, flags))
+        try:
+            await tree.recorder.accept()  # on the grid when it is closed, if anybody waits for that
+        except BaseException:
+            await self._files.release(opened.handle)
+            raise
         return opened, self._counted(inode)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
-        """Make a directory, on the grid when this returns."""
+        """Make a directory. Its capability is known at once, and so is that it is empty."""
         tree = self._tree
         directory = tree.directory_inode(parent)
-        async with directory.directory.lock:
-            stored = await self._free_name(directory, name)
-            posix = born(directory.posix, Kind.DIRECTORY, mode, caller, tree.now())
-            node = await tree.maker.create_directory(
-                MutableFormat[tree.settings.directory_format.upper()]
-            )
-            made = tree.directory(node.cap)
-            assert node.cap.storage_index is not None
-            number = numbers.object_number(node.cap.storage_index)
-            inode = DirectoryInode(number, posix, made)
-            with inode.pinned():
-                await self._link_new(directory, stored, raw_name(name, stored), inode)
-                return self._counted(inode)
+        await self._require_free(directory, name)
+        format_ = MutableFormat[tree.settings.directory_format.upper()]
+        node = await tree.maker.new_directory(format_)
+        await self._require_free(directory, name)
+        posix = born(directory.posix, Kind.DIRECTORY, mode, caller, tree.now())
+        assert node.cap.storage_index is not None
+        number = numbers.object_number(node.cap.storage_index)
+        inode = DirectoryInode(number, posix, tree.directory(node.cap))
+        return await self._accepted(inode, self._link(directory, name, inode))
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
-        """Make a symbolic link, on the grid when this returns."""
+        """Make a symbolic link."""
         if len(target) > MAX_TARGET:
             raise NameTooLongError("a link's target has at most 4095 bytes")
         return await self._make_file(parent, name, Kind.SYMLINK, 0o777, 0, target, caller)
@@ -145,7 +130,7 @@ class Namespace:
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller
     ) -> Attributes:
-        """Make an empty file, a fifo, a socket or a device, on the grid when this returns."""
+        """Make an empty file, a fifo, a socket or a device."""
         kind = Kind.of_mode(mode)
         if kind is None or kind in (Kind.DIRECTORY, Kind.SYMLINK):
             raise InvalidRequestError("mknod makes files, fifos, sockets and devices")
@@ -165,14 +150,24 @@ class Namespace:
     ) -> Attributes:
         tree = self._tree
         directory = tree.directory_inode(parent)
-        async with directory.directory.lock:
-            stored = await self._free_name(directory, name)
-            posix = born(directory.posix, kind, mode, caller, tree.now(), rdev=rdev)
-            cap = await tree.maker.upload(BytesSource(contents))
-            inode = FileInode(numbers.fresh_number(), posix, cap)
-            with inode.pinned():
-                await self._link_new(directory, stored, raw_name(name, stored), inode)
-                return self._counted(inode)
+        await self._require_free(directory, name)
+        posix = born(directory.posix, kind, mode, caller, tree.now(), rdev=rdev)
+        cap = LiteralCap(contents) if len(contents) <= LITERAL_LIMIT else None
+        inode = FileInode(numbers.fresh_number(), posix, cap)
+        if cap is not None:
+            return await self._accepted(inode, self._link(directory, name, inode))
+        inode.staged = tree.area.stage(None, 0)
+        try:
+            await inode.staged.write(0, contents)
+            await self._require_free(directory, name)
+        except BaseException:
+            inode.discard_staged()
+            raise
+        binding = self._link(directory, name, inode)
+        with inode.pinned():
+            found = await self._accepted(inode, binding)
+            await self._files.written(inode)
+            return found
 
     async def link(self, ino: int, parent: int, name: bytes) -> Attributes:
         """Give a file another name."""
@@ -182,77 +177,25 @@ class Namespace:
             raise NotPermittedError("only files can have several names")
         directory = tree.directory_inode(parent)
         with inode.pinned():
-            async with directory.directory.lock:
-                stored = await self._free_name(directory, name)
-                if not inode.edges:
-                    raise NoSuchChildError("the file has been removed")
-                await self._link_again(directory, stored, raw_name(name, stored), inode)
+            await self._require_free(directory, name)
+            if not inode.edges:
+                raise NoSuchChildError("the file has been removed")
+            binding = self._link(directory, name, inode)
+            names = max(len(inode.edges), inode.posix.nlink + 1)
+            tree.touch(inode, replace(inode.posix, nlink=names, ctime=tree.now()))
+            return await self._accepted(inode, binding)
+
+    def _link(self, parent: DirectoryInode, name: bytes, inode: Inode) -> Binding:
+        """Give a new name, which must be free, to an inode."""
+        stored = stored_name(name)
+        binding = self._tree.link(parent, stored, raw_name(name, stored), inode)
+        binding.made = self.changed(parent)
+        return binding
+
+    async def _accepted(self, inode: Inode, binding: Binding) -> Attributes:
+        with inode.pinned():
+            await self._tree.accept(binding)
             return self._counted(inode)
-
-    async def _link_again(
-        self, parent: DirectoryInode, name: str, raw: bytes | None, inode: FileInode
-    ) -> None:
-        tree = self._tree
-        if inode.cap is not None:
-            await self._link_new(parent, name, raw, inode)
-        else:  # it reaches the grid when the file does
-            Edge(parent.directory, parent, name, raw, inode, Base.ABSENT, published=0).attach()
-            self.changed(parent)
-        names = max(len(inode.edges), inode.posix.nlink + 1)
-        tree.touch(inode, replace(inode.posix, nlink=names, ctime=tree.now()))
-
-    async def _link_new(
-        self, parent: DirectoryInode, name: str, raw: bytes | None, inode: Inode
-    ) -> None:
-        """Publish a name for an inode that has its contents on the grid already.
-
-        Raises:
-            ChildExistsError: another client took the name meanwhile.
-        """
-        edge = Edge(parent.directory, parent, name, raw, inode, Base.ABSENT, published=0)
-        conflicts: list[str] = []
-        version = inode.version
-
-        def build() -> list[Edit]:
-            nonlocal version
-            version = inode.version
-            cap = inode.cap
-            assert cap is not None
-            return [SetChild(name, cap, metadata_for(inode, raw), base=Base.ABSENT)]
-
-        def landed(listing: Listing, outcomes: tuple[Outcome, ...]) -> None:
-            self.changed(parent)
-            if isinstance(outcomes[0], Conflict):
-                conflicts.append(outcomes[0].name)
-                return
-            self._enter(edge, version, listing)
-
-        await parent.directory.publisher.submit(Request(build, landed))
-        if conflicts:
-            await self._remove_conflict(parent, conflicts[0], inode)
-            raise ChildExistsError("another client made a child of that name first")
-
-    def _enter(self, edge: Edge, version: int, listing: Listing) -> None:
-        """A new name has landed: it is an edge in use from here on."""
-        inode, directory = edge.inode, edge.directory
-        for other in directory.all_edges_at(edge.name):
-            self._tree.lose(other)  # left over from a child that went unseen
-        if self._tree.table.get(inode.number) is None:
-            self._tree.table.add(inode)
-        if isinstance(inode, DirectoryInode):
-            inode.directory.inodes[inode.number] = inode
-        edge.published = version
-        remember_grid(edge, listing)
-        edge.attach()
-        self._tree.mark_pending(edge)
-
-    async def _remove_conflict(self, parent: DirectoryInode, name: str, inode: Inode) -> None:
-        """Take away the copy that was made under a name nobody asked for."""
-        cap = inode.cap
-        assert cap is not None
-        await parent.directory.publisher.submit(
-            Request(lambda: [Unlink(name, base=cap)], lambda listing, outcomes: None)
-        )
 
     # removing
 
@@ -261,111 +204,76 @@ class Namespace:
         tree = self._tree
         directory = tree.directory_inode(parent)
         tree.require_room_for_names(directory)
-        async with directory.directory.lock:
-            edge = await self.steady(directory, name)
-            if isinstance(edge.inode, DirectoryInode):
-                raise IsADirectoryNodeError("this is a directory")
-            await self.remove(edge)
+        edge = await tree.find(directory, name)
+        if isinstance(edge.inode, DirectoryInode):
+            raise IsADirectoryNodeError("this is a directory")
+        self.remove(edge.binding)
+        await tree.accept(edge.binding)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
         tree = self._tree
         directory = tree.directory_inode(parent)
         tree.require_room_for_names(directory)
+        edge = await tree.find(directory, name)
         while True:
-            edge = await self.steady(directory, name)
             if not isinstance(edge.inode, DirectoryInode):
                 raise NotADirectoryNodeError("this is not a directory")
-            async with locked(directory.directory, edge.inode.directory):
-                if await self.steady(directory, name) is edge:
-                    await self.require_empty(edge.inode)
-                    await self.remove(edge)
-                    return
+            await self.require_empty(edge.inode)
+            if edge.is_attached:
+                break
+            edge = await tree.find(directory, name)
+        self.remove(edge.binding)
+        await tree.accept(edge.binding)
 
     async def require_empty(self, inode: DirectoryInode) -> None:
         """Raises DirectoryNotEmptyError unless nothing is in it, not even what cannot be shown."""
         listing = await inode.directory.node.table(0)  # nothing older will do
-        if listing or listing.table.unreadable or inode.directory.unpublished():
+        if not inode.directory.is_empty(listing):
             raise DirectoryNotEmptyError("the directory is not empty")
 
-    async def remove(self, edge: Edge) -> None:
-        """Take a steady edge off the grid and out of use; the directory is locked.
-
-        Raises:
-            UncoordinatedWriteError: another client changed the child; it stays.
-        """
-        if edge.base is Base.ABSENT:
+    def remove(self, binding: Binding) -> None:
+        """What a name leads to is not wanted there any more, on whatever path."""
+        for edge in tuple(binding.edges):
             self.gone(edge)
-            return
-        directory, name = edge.directory, edge.name
-        outcome: list[Outcome] = []
-
-        def landed(listing: Listing, outcomes: tuple[Outcome, ...]) -> None:
-            outcome.extend(outcomes)
-            if not isinstance(outcomes[0], Kept):
-                for one in directory.all_edges_at(name):
-                    self.gone(one)
-
-        await directory.publisher.submit(
-            Request(
-                lambda: [Unlink(name, edge.base)],
-                landed,
-                claims=tuple(directory.all_edges_at(name)),
-            )
-        )
-        if isinstance(outcome[0], Kept):
-            raise UncoordinatedWriteError("another client has changed this child; look again")
 
     def gone(self, edge: Edge) -> None:
         """A name of an inode has been removed."""
         tree, inode = self._tree, edge.inode
-        edge.detach()
+        edge.leave()
         self.changed(edge.parent)
         posix = replace(inode.posix, ctime=tree.now())
+        if isinstance(inode, DirectoryInode):
+            directory = inode.directory
+            directory.mark_removed(not any(one.edges for one in directory.inodes.values()))
         if inode.edges:
             tree.touch(inode, replace(posix, nlink=max(len(inode.edges), posix.nlink - 1)))
         else:
             inode.posix = replace(posix, nlink=1)
+            tree.recorder.changed(inode)
         tree.table.drop_if_idle(inode)
 
     # odds and ends
 
-    def changed(self, parent: DirectoryInode) -> None:
+    def changed(self, parent: DirectoryInode) -> int:
         """A name in ``parent`` changed now; later than any time before, whatever the clock says."""
         directory = parent.directory
         directory.changed = clamped(max(self._tree.now(), directory.newest_seen + 1))
+        return directory.changed
 
-    async def steady(self, parent: DirectoryInode, name: bytes) -> Edge:
-        """The edge under a local name once no publish is carrying it.
-
-        Raises:
-            NoSuchChildError: none.
-        """
-        while True:
-            edge = await self._tree.find(parent, name)
-            if not edge.is_busy:
-                return edge
-            await until_free(edge)
-
-    async def steady_or_none(self, parent: DirectoryInode, name: bytes) -> Edge | None:
-        """As :meth:`steady`; None if there is none."""
-        try:
-            return await self.steady(parent, name)
-        except NoSuchChildError:
-            return None
-
-    async def _find(self, parent: DirectoryInode, name: bytes) -> Edge | None:
+    async def find_or_none(self, parent: DirectoryInode, name: bytes) -> Edge | None:
+        """The edge that is shown under a local name, if there is one."""
         try:
             return await self._tree.find(parent, name)
         except NoSuchChildError:
             return None
 
-    async def _free_name(self, parent: DirectoryInode, name: bytes) -> str:
+    async def _require_free(self, parent: DirectoryInode, name: bytes) -> None:
+        """Raises an error unless a name can be made in ``parent``, now."""
         self._tree.require_room_for_names(parent)
-        stored = stored_name(name)
-        if await self._find(parent, name) is not None:
+        if await self.find_or_none(parent, name) is not None:
             raise ChildExistsError("there is a child of that name already")
-        return stored
+        self._tree.require_room_for_names(parent)
 
     def _counted(self, inode: Inode) -> Attributes:
         inode.lookups += 1

@@ -1,27 +1,27 @@
 """One publisher for each directory: all that is pending there, in one ``modify()``.
 
-Two kinds of work come in:
+A directory keeps its pending bindings in ``dirty``. They stay until the grid shows them, through
+any number of failures. The publisher's task runs while there is something that it can do: it waits
+for the quiet period or the back-off (cut short by whoever waits), collects what is ready, makes one
+``DirectoryNode.edit()`` of it, which makes the directory's slot if it is new, and settles. Rules:
 
-- *Pending edges*, which the directory keeps in ``dirty``: new files, new contents, attributes. They
-  stay until the grid shows them, through any number of failures.
-- *Requests*: edits that somebody waits for (``mkdir``, ``unlink``, ``rename``, ...). A request that
-  fails is over, its caller is told. Nothing of it shows before it has landed.
-
-The publisher's task runs while there is work. Each turn it waits for the quiet period or the
-back-off (cut short by anybody who waits), collects everything, makes one ``DirectoryNode.edit()``
-of it, and settles. Rules:
-
-- Collecting and settling happen without an await: a batch is a consistent view, and whoever
-  waited finds edges and inodes already as the grid has them. A request says what it wants by a
-  function that is called when the batch is collected, so that it sees the newest bases, and takes
-  its consequences in another that is called when it has landed, before the next batch is collected
-  and whether or not its caller is still there.
-- Edges that a request *claims* (because it moves or removes them) are in no batch from the moment
-  it is submitted until it is over, here or in another directory. Nor are edges under a name that
-  a request in the batch edits.
-- An edge whose inode has nothing on the grid yet (``cap`` is None) is not ready and waits.
-- An edge changed again during the publish is simply still pending afterwards.
-- A failure is delivered to everybody who waits for one of the edges in the batch, each time.
+- Collecting and settling happen without an await: a batch is a consistent view. What a batch puts
+  under a name is settled with the binding it was made for. Whatever was wanted there meanwhile is
+  still pending, now based on what the batch has put there.
+- After a failure it may have landed all the same: what it was to put there is remembered as
+  something of ours that the next edit may find (``Binding.maybe``).
+- A binding waits until what it leads to is on the grid: contents uploaded, the slot of a directory
+  made. It also waits until what it takes away or replaces has its new name there, unless both are
+  in one directory and go out together, or wait for each other. Publishers that have nothing but
+  such bindings stop, and are woken when another publisher has published something.
+- A new directory is made after the new directories in it, unless that fails: so with all its
+  children, in one publish.
+- A directory that is taken away must still be empty, just before: if another client put something
+  into it meanwhile, it stays.
+- Where another client was first, theirs keeps the name. Ours goes on under the name that the edit
+  gave it, or is taken away there if it has been moved or removed meanwhile.
+- A failure is remembered with every binding in the batch, delivered to everybody who waits, and
+  tried again with back-off for ever.
 - Whatever is not one of our own errors is a bug: it is logged, and delivered as one, but the
   publisher and the mount go on.
 """
@@ -34,69 +34,87 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from lafsfs.caps import UnknownCap
 from lafsfs.errors import LafsError
-from lafsfs.nodes.edits import Base, Conflict, SetChild, SetMetadata, same_object
+from lafsfs.nodes.edits import Base, Conflict, Gone, Kept, SetChild, SetMetadata, Unlink, is_base
+from lafsfs.nodes.listing import decoded_metadata
 from lafsfs.vfs.api import UnexpectedError
 from lafsfs.vfs.attributes import KEY, encode
-from lafsfs.vfs.inodes import FileInode, Waiter
+from lafsfs.vfs.inodes import DirectoryInode, FileInode, LoopInode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Iterable
 
     from lafsfs.nodes.dirnode import EditResult
-    from lafsfs.nodes.edits import Edit, Outcome
-    from lafsfs.nodes.listing import Listing
+    from lafsfs.nodes.edits import BaseCap, Edit, Outcome
+    from lafsfs.nodes.listing import Child, Listing
+    from lafsfs.vfs.bindings import Binding, Edge
     from lafsfs.vfs.directories import Directory
-    from lafsfs.vfs.inodes import Edge, Inode
+    from lafsfs.vfs.inodes import Inode
+    from lafsfs.vfs.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
 MOST_QUIET: Final = 5  # quiet periods that a first change waits while others keep coming
+LOOKS: Final = 8  # removed directories looked into at a time
 
 
 @dataclass(eq=False, slots=True)
-class Request:
-    """Edits somebody waits for. ``build`` and ``landed`` are called by the publisher, see there."""
+class Outgoing:
+    """What the publishers of one mount share.
 
-    build: Callable[[], Sequence[Edit]]
-    landed: Callable[[Listing, tuple[Outcome, ...]], None]
-    claims: Collection[Edge] = ()
-    waiter: Waiter = field(default_factory=Waiter)
+    Attributes:
+        pending: the directories with something that the grid has yet to hear of.
+        waiting: the publishers that can do nothing before another has published something.
+    """
+
+    nursery: trio.Nursery
+    recorder: Recorder
+    quiet: float  # seconds
+    retry_first: float
+    retry_most: float
+    pending: dict[Directory, None] = field(default_factory=dict)
+    waiting: set[Publisher] = field(default_factory=set)
+
+    def moved_on(self) -> None:
+        """Let those look again who waited for another directory."""
+        waiting, self.waiting = self.waiting, set()
+        for publisher in waiting:
+            publisher.wake()
 
 
 @dataclass(eq=False, slots=True)
-class _Batch:
-    """What goes into one edit: for every edge its edit and the version that it tells."""
+class Waiter:
+    """Somebody who waits for the end of a publisher's turn."""
 
-    edges: list[tuple[Edge, int, Edit]] = field(default_factory=list)
-    requests: list[tuple[Request, Sequence[Edit]]] = field(default_factory=list)
-    waiters: list[Waiter] = field(default_factory=list)
-    refused: LafsError | None = None  # why an edge could not be put into words
+    done: trio.Event = field(default_factory=trio.Event)
+    error: LafsError | None = None
+    taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """One binding on its way: its edit, and the version that it tells of each of its edges."""
+
+    binding: Binding
+    edit: Edit
+    told: tuple[tuple[Edge, int], ...]
 
     @property
-    def edits(self) -> list[Edit]:
-        return [edit for *_, edit in self.edges] + [
-            edit for _, edits in self.requests for edit in edits
-        ]
+    def puts(self) -> BaseCap:
+        """What is under the name afterwards, if it lands."""
+        if isinstance(self.edit, SetChild):
+            return self.edit.cap
+        return self.binding.base if isinstance(self.edit, SetMetadata) else Base.ABSENT
 
 
 class Publisher:
-    """Publishes one directory. ``attach`` it to the directory before anything else."""
+    """Publishes one directory."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        *,
-        quiet: float,
-        retry_first: float,
-        retry_most: float,
-    ) -> None:
-        self._nursery = nursery
-        self._quiet = quiet
-        self._retry_first = retry_first
-        self._retry_most = retry_most
-        self._directory: Directory | None = None
-        self._requests: list[Request] = []
+    def __init__(self, directory: Directory, outgoing: Outgoing) -> None:
+        self._directory = directory
+        self._outgoing = outgoing
+        self._waiters: list[Waiter] = []
         self._running = False
         self._urgent = False
         self._due = float("-inf")
@@ -105,86 +123,59 @@ class Publisher:
         self._failures = 0
         self.publishes = 0  # edits that were made, for the log and the tests
 
-    def attach(self, directory: Directory) -> None:
-        """Say whose publisher this is."""
-        self._directory = directory
-
     @property
-    def directory(self) -> Directory:
-        assert self._directory is not None
-        return self._directory
+    def is_failing(self) -> bool:
+        """Whether the last try failed."""
+        return self._failures > 0
 
     # for whoever has changed something
 
     def kick(self) -> None:
-        """Pending edges have changed: publish them after the quiet period."""
+        """Something has changed: publish it after the quiet period."""
         now = trio.current_time()
         if not self._running:
-            self._latest = now + MOST_QUIET * self._quiet
+            self._latest = now + MOST_QUIET * self._outgoing.quiet
         if not self._failures:
-            self._due = min(now + self._quiet, self._latest)
-        self._wake()
+            self._due = min(now + self._outgoing.quiet, self._latest)
+        self.wake()
 
-    async def submit(self, request: Request) -> None:
-        """Have the request's edits published at once, and wait.
-
-        Raises:
-            LafsError: they were not, as far as is known.
-        """
-        self._requests.append(request)
-        for edge in request.claims:
-            edge.claims += 1
-        self._hurry()
-        try:
-            await request.waiter.done.wait()
-        except trio.Cancelled:
-            if request in self._requests:
-                self._requests.remove(request)
-                self._end(request, None)
-            raise
-        if request.waiter.error is not None:
-            raise request.waiter.error
-
-    async def attempt(self, edge: Edge) -> None:
-        """Have a pending edge published at once, and wait for one attempt.
+    async def attempt(self) -> bool:
+        """Have all that is ready published at once; False if nothing was.
 
         Raises:
-            LafsError: it was not, as far as is known; it stays pending.
+            LafsError: something was not, as far as is known; it stays pending.
         """
-        if not edge.is_pending:
-            return
+        if not self._running and not self._directory.has_work:
+            return False
         waiter = Waiter()
-        edge.waiters.append(waiter)
-        self.directory.dirty[edge] = None
-        self._hurry()
+        self._waiters.append(waiter)
+        self._urgent = True
+        self.wake()
         await waiter.done.wait()
         if waiter.error is not None:
             raise waiter.error
+        return waiter.taken
 
-    # the task
-
-    def _hurry(self) -> None:
-        self._urgent = True
-        self._wake()
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look again at what can be done."""
         self._changed.set()
         self._changed = trio.Event()
         if not self._running:
             self._running = True
-            self._nursery.start_soon(self._run)
+            self._outgoing.nursery.start_soon(self._run)
 
-    @property
-    def _has_work(self) -> bool:
-        return bool(self._requests) or any(edge.is_ready for edge in self.directory.dirty)
+    # the task
 
     async def _run(self) -> None:
         try:
-            while self._has_work:
+            while self._directory.has_work:
                 await self._wait_for_turn()
-                await self._take_turn()
+                if not await self._take_turn():
+                    self._outgoing.waiting.add(self)
+                    return
         finally:
             self._running = False
+            self._tell(None, taken=False)
 
     async def _wait_for_turn(self) -> None:
         while not self._urgent:
@@ -194,137 +185,174 @@ class Publisher:
             with trio.move_on_after(left):
                 await self._changed.wait()
 
-    async def _take_turn(self) -> None:
-        batch = self._collect()
-        error = batch.refused
+    async def _take_turn(self) -> bool:
+        """Publish what is ready; False if nothing is."""
+        self._urgent = False
+        self._latest = trio.current_time() + MOST_QUIET * self._outgoing.quiet
+        batch: list[Flight] = []
         try:
             await trio.lowlevel.checkpoint()
-            if batch.edits:
+            if self._directory.first_to_make is not self._directory:
+                return False
+            unseen, error = await self._look_into_removed()
+            batch, refused = self._collect(unseen)
+            error = error or refused
+            if batch or self._directory.node.is_new:
                 self.publishes += 1
-                result = await self.directory.node.edit(batch.edits)
+                result = await self._directory.node.edit([flight.edit for flight in batch])
                 self._settle(batch, result)
+            elif error is None:
+                return False
         except LafsError as caught:
             error = caught
+            self._failed(batch, error)
         except Exception as caught:
-            log.exception("publishing directory %s", self.directory.node.cap.digest)
+            log.exception("publishing directory %s", self._directory.node.cap.digest)
             error = UnexpectedError(f"publishing a directory: {type(caught).__name__}")
+            self._failed(batch, error)
         except BaseException:
-            self._finish(batch, UnexpectedError("the mount is ending"))
+            error = UnexpectedError("the mount is ending")
+            self._failed(batch, error)
+            self._tell(error, taken=True)
             raise
         self._back_off(error)
-        self._finish(batch, error)
+        self._tell(error, taken=True)
+        return True
 
-    def _collect(self) -> _Batch:
-        self._urgent = False
-        self._latest = trio.current_time() + MOST_QUIET * self._quiet
-        batch = _Batch()
-        requests, self._requests = self._requests, []
-        for request in requests:
-            self._add_request(batch, request)
-        named = {edit.name for _, edits in batch.requests for edit in edits}
-        for edge in tuple(self.directory.dirty):
-            if not edge.is_pending:
-                del self.directory.dirty[edge]
-                edge.tell_free()
-            elif edge.is_ready and edge.name not in named:
-                self._add_edge(batch, edge)
-        return batch
-
-    def _add_request(self, batch: _Batch, request: Request) -> None:
-        try:
-            edits = request.build()
-        except LafsError as error:
-            self._end(request, error)
-            return
-        batch.requests.append((request, edits))
-
-    def _add_edge(self, batch: _Batch, edge: Edge) -> None:
-        waiters, edge.waiters = edge.waiters, []
-        try:
-            edit = edit_for(edge)
-        except LafsError as error:
-            batch.refused = error
-            for waiter in waiters:
-                waiter.finish(error)
-            return
-        edge.in_flight = batch
-        batch.edges.append((edge, edge.inode.version, edit))
-        batch.waiters += waiters
-
-    def _settle(self, batch: _Batch, result: EditResult) -> None:
-        outcomes = list(result.outcomes)
-        for edge, version, edit in batch.edges:
-            outcome = outcomes.pop(0)
-            if edge.in_flight is not batch:
-                continue  # it has been moved to another directory
-            edge.in_flight = None
-            if isinstance(edit, SetMetadata) and not _is_still_there(edge, result.listing):
-                edge.detach()  # what we told of is now told of something else
-            else:
-                settle_edge(edge, version, outcome, result.listing)
-        for request, edits in batch.requests:
-            its, outcomes = outcomes[: len(edits)], outcomes[len(edits) :]
-            request.landed(result.listing, tuple(its))
+    def _tell(self, error: LafsError | None, *, taken: bool) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.error, waiter.taken = error, taken
+            waiter.done.set()
 
     def _back_off(self, error: LafsError | None) -> None:
+        outgoing = self._outgoing
+        outgoing.moved_on()
         if error is None:
             self._failures = 0
-            self._due = trio.current_time() + self._quiet
+            self._due = trio.current_time() + outgoing.quiet
             return
-        wait = min(self._retry_most, self._retry_first * 2.0 ** min(self._failures, 30))
+        wait = min(outgoing.retry_most, outgoing.retry_first * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        self.directory.is_doubtful = True  # it may have landed in part
         self._due = trio.current_time() + wait
-        log.warning("directory %s is not published: %s", self.directory.node.cap.digest, error)
+        log.warning("directory %s is not published: %s", self._directory.node.cap.digest, error)
 
-    def _finish(self, batch: _Batch, error: LafsError | None) -> None:
-        for edge, *_ in batch.edges:
-            if edge.in_flight is batch:
-                edge.in_flight = None
-            edge.tell_free()  # those who came while it was being published
-        for waiter in batch.waiters:
-            waiter.finish(error)
-        for request, _ in batch.requests:
-            self._end(request, error)
+    # collecting
 
-    def _end(self, request: Request, error: LafsError | None) -> None:
-        request.waiter.finish(error)
-        for edge in request.claims:
-            edge.claims -= 1
-            edge.tell_free()
-            edge.directory.publisher.resume(edge)
+    def _collect(self, unseen: Iterable[Binding]) -> tuple[list[Flight], LafsError | None]:
+        batch: list[Flight] = []
+        error: LafsError | None = None
+        ready = self._ready()
+        for binding in unseen:
+            ready.pop(binding, None)
+        for binding in ready:
+            try:
+                edit = edit_for(binding)
+            except LafsError as refused:
+                error = refused
+                binding.failed(refused, trio.current_time())
+                continue
+            told = tuple((edge, edge.inode.version) for edge in binding.edges)
+            flight = binding.in_flight = Flight(binding, edit, told)
+            self._outgoing.recorder.changed_name(binding)
+            batch.append(flight)
+        return batch, error
 
-    def resume(self, edge: Edge) -> None:
-        """An edge is not claimed any more: go on with what is pending of it."""
-        if edge.is_pending:
-            self.directory.dirty[edge] = None
-            if edge.waiters:
-                self._hurry()
-            else:
-                self.kick()
+    def _ready(self) -> dict[Binding, None]:
+        """What can go out together now."""
+        ready = {binding: None for binding in self._directory.dirty if binding.is_ready}
+        while waiting := [one for one in ready if _must_wait(one, ready)]:
+            for binding in waiting:
+                del ready[binding]
+        return ready
+
+    async def _look_into_removed(self) -> tuple[set[Binding], LafsError | None]:
+        """Keep directories that are to be taken away and are not empty any more.
+
+        Returns the bindings that cannot go out, since nobody knows, and why.
+        """
+        unseen: set[Binding] = set()
+        errors: list[LafsError] = []
+        limiter = trio.CapacityLimiter(LOOKS)
+
+        async def look(binding: Binding, inode: DirectoryInode) -> None:
+            try:
+                async with limiter:
+                    listing = await inode.directory.node.table(0)
+            except LafsError as error:
+                binding.failed(error, trio.current_time())
+                unseen.add(binding)
+                errors.append(error)
+                return
+            if not inode.directory.is_empty(listing):
+                _keep(binding, inode)
+
+        async with trio.open_nursery() as nursery:
+            for binding in self._ready():
+                for inode in binding.left:
+                    if isinstance(inode, DirectoryInode) and inode.directory.is_removed:
+                        nursery.start_soon(look, binding, inode)
+        return unseen, errors[0] if errors else None
+
+    # settling
+
+    def _settle(self, batch: list[Flight], result: EditResult) -> None:
+        for flight, outcome in zip(batch, result.outcomes, strict=True):
+            flight.binding.in_flight = None
+            flight.binding.error = None
+            settle(flight, outcome, result.listing)
+        self._directory.note_work()
+
+    def _failed(self, batch: list[Flight], error: LafsError) -> None:
+        self._directory.is_doubtful = True  # it may have landed in part
+        for flight in batch:
+            binding = flight.binding
+            if binding.in_flight is not flight:
+                continue  # it is settled
+            binding.in_flight = None
+            binding.failed(error, trio.current_time())
+            if flight.puts not in binding.expected:
+                binding.maybe = (*binding.maybe, flight.puts)
+            self._directory.note(binding)
 
 
-async def until_free(edge: Edge) -> None:
-    """Wait until no publish, here or in another directory, is about to change ``edge``."""
-    while edge.is_busy:
-        if edge.freed is None:
-            edge.freed = trio.Event()
-        await edge.freed.wait()
+def _must_wait(binding: Binding, going: dict[Binding, None]) -> bool:
+    """Whether a binding must wait for others than those that go out with it."""
+    for edge in binding.awaited():
+        if edge.binding.directory is binding.directory:
+            if edge.binding not in going:
+                return True
+        elif not edge.binding.waits_for(binding):
+            return True
+    return False
 
 
-def edit_for(edge: Edge) -> Edit:
+def _keep(binding: Binding, inode: DirectoryInode) -> None:
+    """Another client has put something into a directory that we took away: it stays."""
+    log.warning("a directory that was removed stays: another client has put something into it")
+    inode.directory.mark_removed(False)
+    if binding.is_removal:
+        binding.directory.drop(binding)
+    else:  # what took its place becomes a conflicting copy
+        binding.base, binding.entry, binding.maybe, binding.left = Base.ABSENT, None, (), ()
+
+
+def edit_for(binding: Binding) -> Edit:
     """What brings the grid's edge up to date."""
+    if binding.is_removal:
+        return Unlink(binding.name, binding.expected)
+    edge = next(edge for edge in binding.edges if edge.is_pending)
     cap = edge.inode.cap
     assert cap is not None
-    metadata = metadata_of(edge)
-    if edge.base == cap:
-        return SetMetadata(edge.name, metadata)
-    return SetChild(edge.name, cap, metadata, base=edge.base)
-
-
-def metadata_of(edge: Edge) -> dict[str, object]:
-    """Our part of the edge's metadata."""
-    return metadata_for(edge.inode, edge.raw_name)
+    moved = edge.is_new and edge.origin is not None
+    if binding.expected == (cap,) and not moved:
+        return SetMetadata(binding.name, metadata_for(edge.inode, binding.raw_name))
+    metadata = {} if edge.origin is None else decoded_metadata(edge.origin.metadata_json)
+    if not isinstance(edge.inode, LoopInode) and not isinstance(cap, UnknownCap):
+        metadata.update(metadata_for(edge.inode, binding.raw_name))
+    made = None if binding.made is None else binding.made / 1e9
+    base = binding.expected
+    return SetChild(binding.name, cap, metadata, base=base, replace=moved, made=made)
 
 
 def metadata_for(inode: Inode, raw_name: bytes | None) -> dict[str, object]:
@@ -339,35 +367,63 @@ def metadata_for(inode: Inode, raw_name: bytes | None) -> dict[str, object]:
     return {KEY: encode(posix, cap.read_cap().digest, raw_name)}
 
 
-def _is_still_there(edge: Edge, listing: Listing) -> bool:
-    """Whether the name leads to what the edge was based on; metadata applies to whatever it is."""
-    child = listing.get(edge.name)
-    return (
-        child is not None and not isinstance(edge.base, Base) and same_object(child.cap, edge.base)
-    )
-
-
-def settle_edge(edge: Edge, version: int, outcome: Outcome, listing: Listing) -> None:
-    """Take note of what the grid's edge is now."""
-    if not edge.attached:
-        return
+def settle(flight: Flight, outcome: Outcome, listing: Listing) -> None:
+    """Take note of what the grid has under a name now, and what that means for what is wanted."""
+    binding = flight.binding
+    child = listing.get(binding.name)
+    told_of_another = isinstance(flight.edit, SetMetadata) and not is_base(child, binding.base)
     if isinstance(outcome, Conflict):
-        log.warning("another client took a name first: ours is kept as a conflicting copy")
-        move_aside(edge, outcome.name)
-    edge.published = version
-    remember_grid(edge, listing)
-    if not edge.is_pending:
-        edge.directory.dirty.pop(edge, None)
+        _move_aside(flight, outcome.name, listing)
+    elif isinstance(outcome, Kept) and binding.is_removal:
+        log.warning("a child that was removed stays: another client has changed it")
+        binding.directory.drop(binding)
+    elif isinstance(outcome, Gone) or told_of_another:
+        _lose(flight)
+    elif not isinstance(outcome, Kept):  # else what is wanted now will be a conflict
+        _landed(flight, child)
+    if binding.directory.names.get(binding.name) is binding:
+        binding.directory.note(binding)
 
 
-def move_aside(edge: Edge, name: str) -> None:
-    """Our child is under another name than we wanted."""
-    edge.raw_name = None
-    edge.move(edge.directory, edge.parent, name)
+def _landed(flight: Flight, child: Child | None) -> None:
+    binding, left = flight.binding, flight.binding.left
+    binding.base = Base.ABSENT if child is None else child.cap
+    binding.entry = None if child is None else child.entry
+    binding.maybe = ()
+    binding.left = tuple(edge.inode for edge, _ in flight.told if edge not in binding.edges)
+    for edge, version in flight.told:
+        if edge in binding.edges:
+            edge.published, edge.origin = version, None
+    for inode in left:
+        if isinstance(inode, DirectoryInode) and inode not in binding.left:
+            inode.directory.abandon()
 
 
-def remember_grid(edge: Edge, listing: Listing) -> None:
-    """Note what the listing has under the edge's name, as what the next edit is based on."""
-    child = listing.get(edge.name)
-    if child is not None:
-        edge.base, edge.entry = child.cap, child.entry
+def _lose(flight: Flight) -> None:
+    """What we told something of is not under the name any more."""
+    for edge, version in flight.told:
+        if edge in flight.binding.edges:
+            edge.published = version
+            if not edge.inode.is_dirty:  # whose new contents will be a conflicting copy
+                edge.forget()
+
+
+def _move_aside(flight: Flight, name: str, listing: Listing) -> None:
+    """Another client took the name first: what we put there is under ``name`` instead."""
+    log.warning("another client took a name first: ours is kept as a conflicting copy")
+    binding = flight.binding
+    directory = binding.directory
+    aside = directory.bind(name)
+    if aside.is_removal:
+        child = listing[name]
+        aside.base, aside.entry, aside.maybe = child.cap, child.entry, ()
+        aside.left = tuple(edge.inode for edge, _ in flight.told)
+        for edge, version in flight.told:
+            if edge in binding.edges:
+                edge.leave()
+                edge.enter(edge.parent, name)
+                edge.published, edge.origin = version, None
+                aside.left = ()
+        directory.note(aside)
+    if binding.is_removal:
+        directory.drop(binding)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import itertools
     from collections.abc import AsyncGenerator, Sequence
 
-    from lafsfs.vfs.inodes import Edge
+    from lafsfs.vfs.bindings import Edge
     from lafsfs.vfs.tree import Tree
 
 STEPS: Final = 32  # entries between two checkpoints: about 2 ms, even if all metadata is new
@@ -78,16 +78,14 @@ class Readdir:
                 self._tree.table.drop_if_idle(edge.inode)
 
     async def fsyncdir(self, number: int) -> None:
-        """Wait until all that can be published of the directory is.
+        """Have what was accepted on the local disk; with ``-o sync``, this directory on the grid.
 
         Raises:
-            LafsError: something is not; it stays pending.
+            LafsError: it is not (yet).
         """
-        directory = self._handle(number).inode.directory
-        ready = [edge for edge in directory.dirty if edge.inode.cap is not None]
-        for inode in {edge.inode: None for edge in ready}:
-            await self._tree.settle(inode)
-        await self._tree.settle(self._handle(number).inode)
+        tree, inode = self._tree, self._handle(number).inode
+        await tree.accept(*inode.directory.dirty, *(edge.binding for edge in inode.edges))
+        await tree.sync()
 
     async def releasedir(self, number: int) -> None:
         """Forget a handle."""
@@ -104,7 +102,7 @@ class Readdir:
 
     async def _take_names(self, handle: DirectoryHandle) -> None:
         listing = await self._tree.listing(handle.inode)
-        pending = [edge.name for edge in handle.inode.directory.unpublished()]
+        pending = [binding.name for binding in handle.inode.directory.dirty if binding.edges]
         handle.names = (*listing, *(name for name in pending if name not in listing))
 
     def _edge(self, inode: DirectoryInode, name: str) -> Edge | None:

@@ -1,7 +1,11 @@
 """Where accepted changes are written down: what the verbs need of a journal.
 
-Whoever changes an inode says so at once (``changed``), without an await. A verb ends with
-``accept``, which records everything that changed since the last one as one step.
+Whoever changes an inode or a binding says so at once (``changed``, ``changed_name``), without an
+await. A verb ends with ``accept``, which records everything that changed since the last one as one
+step: what it answered survives the process from then on, and with ``sync`` the machine.
+
+What a publish put in flight and what came of it is said the same way, and recorded with the next
+step: a record that is older than the grid is still right, since edits recognise their own work.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 if TYPE_CHECKING:
+    from lafsfs.vfs.bindings import Binding
     from lafsfs.vfs.inodes import Inode
 
 
@@ -21,13 +26,24 @@ class Recorder(Protocol):
         """Raises an error with ENOSPC if nothing more can be accepted now."""
 
     def changed(self, inode: Inode) -> None:
-        """Attributes or contents of ``inode`` are not what was recorded."""
+        """Attributes, contents or existence of ``inode`` are not what was recorded."""
+
+    def changed_name(self, binding: Binding) -> None:
+        """What is wanted under a name, or what the grid has there, is not what was recorded."""
 
     async def accept(self) -> None:
-        """Record all that has changed, in one step. Raises LocalError."""
+        """Record all that has changed, in one step.
+
+        Raises:
+            LocalError: the local disk does not take it.
+        """
 
     async def sync(self) -> None:
-        """Bring all that was accepted to the disk. Raises LocalError."""
+        """Bring all that was accepted to the disk.
+
+        Raises:
+            LocalError: the local disk does not take it.
+        """
 
 
 class MemoryRecorder:
@@ -39,6 +55,7 @@ class MemoryRecorder:
 
     def __init__(self) -> None:
         self.inodes: dict[Inode, None] = {}
+        self.names: dict[Binding, None] = {}
         self.accepts = 0
 
     def require_room(self) -> None:
@@ -47,9 +64,13 @@ class MemoryRecorder:
     def changed(self, inode: Inode) -> None:
         self.inodes[inode] = None
 
+    def changed_name(self, binding: Binding) -> None:
+        self.names[binding] = None
+
     async def accept(self) -> None:
         self.accepts += 1
         self.inodes.clear()
+        self.names.clear()
         await trio.lowlevel.checkpoint()
 
     async def sync(self) -> None:

@@ -121,6 +121,10 @@ class World:
         await self.fs.releasedir(handle)
         return entries
 
+    async def settled(self) -> None:
+        """Wait until nothing is pending."""
+        assert await self.fs.drain() == ()
+
     async def on_grid(self, path: str = ""):
         """What another client would see listed in a directory now."""
         cap = self.tree.directory_inode((await self.path(path)).ino).cap
@@ -157,6 +161,7 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """Mount a root, a new one if none is given."""
     clock = settings.pop("clock", None) or WallClock()
+    recorder = settings.pop("recorder", None)
     changes: list[Changed] = []
     async with open_maker(broker, clock, host) as maker:
         if root_cap is None:
@@ -170,7 +175,8 @@ async def open_world(
             now=clock,
             **{"max_age": 0.0, "quiet": NEVER, "retry_first": NEVER, "sync": True, **settings},
         )
-        async with open_filesystem(maker.directory(root_cap), maker, broker, vfs_settings) as fs:
+        root = maker.directory(root_cap)
+        async with open_filesystem(root, maker, broker, vfs_settings, recorder) as fs:
             yield World(fs, maker, clock, changes)
 
 

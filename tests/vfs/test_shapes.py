@@ -64,6 +64,7 @@ async def test_alias_numbers_are_the_same_after_a_remount(world, broker, tmp_pat
     made = await world.mkdir("one")
     await attach(world, "", "two", cap_at(world, made.ino))
     first = [(await world.path(name)).ino for name in ("one", "two")]
+    await world.settled()
     async with open_world(broker, tmp_path, cap_at(world, ROOT)) as again:
         assert [(await again.path(name)).ino for name in ("one", "two")] == first
 
@@ -94,6 +95,7 @@ async def test_a_directory_inside_itself_is_a_link(world):
 async def test_a_directory_moved_by_another_client_keeps_its_number(world):
     made = await world.mkdir("here")
     await world.mkdir("there")
+    await world.settled()
     cap = cap_at(world, made.ino)
     await attach(world, "there", "moved", cap)
     root = world.maker.directory(cap_at(world, ROOT))
@@ -165,6 +167,7 @@ async def test_hostile_contents_never_break_the_listing(broker, tmp_path, world)
 
 async def test_a_directory_with_only_unreadable_entries_is_not_empty(world):
     made = await world.mkdir("d")
+    await world.settled()
     node = world.maker.directory(cap_at(world, made.ino))
     await node._backing.overwrite(b"3:bad,")
     assert await world.listdir("d") == []
@@ -208,6 +211,7 @@ async def test_reading_only(broker, tmp_path, world):
     await world.write("f", b"x")
     made = await world.mkdir("d")
     await world.fs.setattr(ROOT, SetAttributes(mode=0o711), ME)
+    await world.settled()
     for cap, settings in (
         (cap_at(world, ROOT).read_cap(), {}),
         (cap_at(world, ROOT), {"read_only": True}),
@@ -264,6 +268,7 @@ async def test_an_immutable_directory(world):
 async def test_display_overrides(broker, tmp_path, world):
     await world.write("f", b"")
     await world.symlink("l", b"f")
+    await world.settled()
     cap = cap_at(world, ROOT)
     async with open_world(broker, tmp_path, cap, uid=7, gid=8, umask=0o077) as other:
         found = await other.path("f")

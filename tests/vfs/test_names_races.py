@@ -1,0 +1,475 @@
+"""Names change while publishes carry them, other clients change them too, and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+
+import pytest
+import trio
+import trio.testing
+
+from lafsfs.caps import LiteralCap
+from lafsfs.errors import LafsError
+from lafsfs.nodes.edits import SetChild
+from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
+from lafsfs.vfs.inodes import FileInode
+from lafsfs.vfs.recorder import MemoryRecorder
+from tests.vfs.conftest import ME, ROOT, open_maker, open_world
+
+CREATE = os.O_WRONLY | os.O_CREAT
+
+
+@pytest.fixture
+async def calm(broker, tmp_path):
+    """Listings are believed for long, as between two requests of one program."""
+    async with open_world(broker, tmp_path, max_age=1e6) as world:
+        await world.mkdir("d")
+        await world.mkdir("e")
+        await world.write("d/f", b"first")
+        await world.write("d/g", b"other")
+        await world.settled()
+        yield world
+
+
+@pytest.fixture
+async def other(calm, broker):
+    """Another client's view of the directory d."""
+    async with open_maker(broker, calm.clock, host="laptop") as maker:
+        yield maker.directory(calm.tree.directory_inode((await calm.path("d")).ino).cap)
+
+
+async def blocked() -> None:
+    await trio.testing.wait_all_tasks_blocked(0.03)
+
+
+def hang(servers) -> None:
+    for server in servers:
+        server.hang()
+
+
+def wake(servers) -> None:
+    for server in servers:
+        server.wake()
+
+
+def refuse(servers, *verbs: str) -> None:
+    for server in servers:
+        server.refuse = set(verbs)
+
+
+async def contents(world, path: str = ""):
+    """What is in every file, by path, as another client sees it."""
+    root = world.tree.directory_inode(ROOT).cap
+    broker = world.maker.grid.broker
+    async with open_world(broker, world.tree.area.directory / "again", root) as again:
+        return await contents_of(again, path)
+
+
+async def contents_of(world, path: str = ""):
+    found = {}
+    for entry in await world.entries(path):
+        name = f"{path}/{entry.name.decode()}".lstrip("/")
+        if entry.attributes.is_directory:
+            found |= await contents_of(world, name)
+        else:
+            found[name] = await world.read(name)
+    return found
+
+
+UNCHANGED = {"d/f": b"first", "d/g": b"other"}
+
+
+# --- what verbs wait for --------------------------------------------------------------------------
+
+
+async def test_verbs_do_not_wait_for_a_grid_that_hangs(calm, servers):
+    ino = (await calm.path("d/f")).ino
+    hang(servers)
+    async with trio.open_nursery() as nursery:
+        await calm.fs.setattr(ino, SetAttributes(mode=0o600), ME)
+        nursery.start_soon(calm.tree.settle_all)  # which hangs, with d in flight
+        await blocked()
+        await calm.mkdir("d/new")
+        await calm.mkdir("d/new/newer")
+        await calm.symlink("d/new/newer/l", b"target")
+        await calm.rename("d/f", "e/f")
+        await calm.rename("d/g", "d/new/g")
+        await calm.rename("d/new", "d/renamed")
+        await calm.rename("e/f", "d/renamed/g", RENAME_EXCHANGE)
+        await calm.fs.link(ino, ROOT, b"linked")
+        await calm.unlink("d/renamed/newer/l")
+        newer = await calm.split("d/renamed/newer")
+        await calm.fs.rmdir(*newer)
+        assert await calm.listdir("d") == [b"renamed"]
+        assert await calm.listdir("d/renamed") == [b"g"]
+        assert await calm.listdir("e") == [b"f"]
+        wake(servers)
+    await calm.settled()
+    wanted = {"d/renamed/g": b"first", "e/f": b"other", "linked": b"first"}
+    assert await contents(calm) == await contents_of(calm) == wanted
+
+
+async def test_what_goes_within_the_quiet_period_never_reaches_the_grid(calm, servers):
+    def calls() -> int:
+        return sum(len(server.calls) for server in servers)
+
+    before = calls()
+    made = await calm.mkdir("tmp")
+    await calm.symlink("tmp/l", b"target")
+    await calm.fs.mknod(made.ino, b"m", 0o100644, 0, ME)
+    opened, _ = await calm.fs.create(made.ino, b"f", 0o644, CREATE, ME)
+    await calm.fs.write(opened.handle, 0, bytes(10_000))
+    await calm.unlink("tmp/f")
+    await calm.fs.flush(opened.handle)
+    await calm.fs.release(opened.handle)
+    await calm.rename("tmp/l", "tmp/m")
+    await calm.unlink("tmp/m")
+    await calm.fs.rmdir(ROOT, b"tmp")
+    await calm.settled()
+    assert calls() == before
+
+
+async def test_a_thousand_names_are_at_most_ten_publishes(broker, tmp_path, running_clock):
+    async with open_world(broker, tmp_path, max_age=1e6, quiet=1.0) as world:
+        for number in range(1000):
+            await world.symlink(f"l{number}", b"target")
+        while world.tree.outgoing.pending:  # noqa: ASYNC110 - no event says so
+            await trio.sleep(1)
+        assert world.publishes() <= 10
+        assert len(await world.on_grid()) == 1000
+
+
+async def test_a_new_tree_is_a_publish_for_each_directory(broker, tmp_path):
+    async with open_world(broker, tmp_path, max_age=1e6) as world:
+        for path in ("a", "a/b", "a/b/c", "a/d"):
+            await world.mkdir(path)
+            await world.symlink(f"{path}/l", path.encode())
+        await world.settled()
+        inodes = [ROOT, *[(await world.path(path)).ino for path in ("a", "a/b", "a/b/c", "a/d")]]
+        assert [world.publishes(ino) for ino in inodes] == [1, 1, 1, 1, 1]
+        assert sorted(await world.on_grid("a")) == ["b", "d", "l"]
+
+
+# --- while a publish carries the name -------------------------------------------------------------
+
+
+@pytest.fixture(params=["lands", "fails", "half"])
+def outcome(request):
+    """What becomes of a publish: it lands; it fails; it fails where one server took it."""
+    return request.param
+
+
+async def during_publish(world, servers, outcome, change) -> None:
+    """Have ``change`` happen while what is pending is on its way, and then everything settled."""
+    hang(servers)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.tree.settle_all)
+        await blocked()
+        await change()
+        if outcome == "fails":
+            refuse(servers, "read_test_write")
+        elif outcome == "half":
+            refuse(servers[1:], "read_test_write")
+        wake(servers)
+    refuse(servers)
+    await world.settled()
+    assert not world.tree.directory_inode((await world.path("d")).ino).directory.dirty
+
+
+CHANGES = {
+    "removed": (lambda w: w.unlink("d/new"), {}),
+    "renamed": (lambda w: w.rename("d/new", "d/newer"), {"d/newer": b"new"}),
+    "moved": (lambda w: w.rename("d/new", "e/new"), {"e/new": b"new"}),
+    "moved over": (lambda w: w.rename("d/new", "d/f"), {"d/f": b"new"}),
+    "replaced": (lambda w: w.rename("d/g", "d/new"), {"d/new": b"other", "d/g": None}),
+    "exchanged": (
+        lambda w: w.rename("d/f", "d/new", RENAME_EXCHANGE),
+        {"d/f": b"new", "d/new": b"first"},
+    ),
+    "back and forth": (
+        lambda w: in_turn(w.rename("d/new", "e/x"), w.rename("e/x", "d/new")),
+        {"d/new": b"new"},
+    ),
+    "made anew": (
+        lambda w: in_turn(w.unlink("d/new"), w.symlink("d/new", b"x"), w.rename("d/f", "d/new")),
+        {"d/new": b"first", "d/f": None},
+    ),
+}
+
+
+async def in_turn(*verbs) -> None:
+    for verb in verbs:
+        await verb
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_new_name_changes_while_it_is_published(calm, servers, outcome, change):
+    do, wanted = CHANGES[change]
+    opened, _ = await calm.fs.create(*await calm.split("d/new"), 0o644, CREATE, ME)
+    await calm.fs.write(opened.handle, 0, b"new")
+    await calm.fs._files.store(calm.tree.table[(await calm.path("d/new")).ino])
+    await calm.fs.release(opened.handle)
+    await during_publish(calm, servers, outcome, lambda: do(calm))
+    expected = {name: data for name, data in (UNCHANGED | wanted).items() if data is not None}
+    assert await contents(calm) == await contents_of(calm) == expected
+
+
+OLD_CHANGES = {
+    "removed": (lambda w: w.unlink("d/f"), {"d/f": None}),
+    "renamed": (lambda w: w.rename("d/f", "d/x"), {"d/f": None, "d/x": b"first"}),
+    "moved": (lambda w: w.rename("d/f", "e/x"), {"d/f": None, "e/x": b"first"}),
+    "exchanged": (
+        lambda w: w.rename("d/f", "d/g", RENAME_EXCHANGE),
+        {"d/f": b"other", "d/g": b"first"},
+    ),
+    "replaced": (lambda w: w.rename("d/g", "d/f"), {"d/f": b"other", "d/g": None}),
+    "rewritten": (lambda w: w.write("d/f", b"again"), {"d/f": b"again"}),
+}
+
+
+@pytest.mark.parametrize("change", [name for name in OLD_CHANGES if name != "rewritten"])
+async def test_attributes_are_published_while_a_name_changes(calm, servers, outcome, change):
+    do, wanted = OLD_CHANGES[change]
+    ino = (await calm.path("d/f")).ino
+    await calm.fs.setattr(ino, SetAttributes(mode=0o600), ME)
+    await during_publish(calm, servers, outcome, lambda: do(calm))
+    expected = {name: data for name, data in (UNCHANGED | wanted).items() if data is not None}
+    assert await contents(calm) == await contents_of(calm) == expected
+
+
+async def test_a_name_is_used_again_while_its_removal_is_published(calm, servers, outcome):
+    await calm.unlink("d/f")
+    await during_publish(calm, servers, outcome, lambda: calm.rename("d/g", "d/f"))
+    assert await contents(calm) == await contents_of(calm) == {"d/f": b"other"}
+
+
+async def test_moved_back_while_the_move_is_published(calm, servers, outcome):
+    ino = (await calm.path("d/f")).ino
+    await calm.rename("d/f", "d/x")
+    await during_publish(calm, servers, outcome, lambda: calm.rename("d/x", "d/f"))
+    assert await contents(calm) == await contents_of(calm) == UNCHANGED
+    assert (await calm.path("d/f")).ino == ino
+
+
+async def test_a_directory_is_renamed_while_it_is_made(calm, servers, outcome):
+    await calm.mkdir("d/new")
+    await calm.mkdir("d/new/l")
+    await during_publish(calm, servers, outcome, lambda: calm.rename("d/new", "e/new"))
+    assert await contents_of(calm, "e/new") == await contents(calm, "e/new")
+    assert list(await calm.on_grid("e/new")) == ["l"]
+    assert sorted(await calm.on_grid("d")) == ["f", "g"]
+
+
+async def test_a_directory_is_removed_while_it_is_made(calm, servers, outcome):
+    await calm.mkdir("d/new")
+    parent, name = await calm.split("d/new")
+    await during_publish(calm, servers, outcome, lambda: calm.fs.rmdir(parent, name))
+    assert sorted(await calm.on_grid("d")) == ["f", "g"]
+
+
+# --- across directories ---------------------------------------------------------------------------
+
+
+async def test_exchanged_across_directories(calm):
+    await calm.rename("d/f", "e/f")
+    await calm.settled()
+    inodes = {name: (await calm.path(name)).ino for name in ("d/g", "e/f")}
+    await calm.rename("d/g", "e/f", RENAME_EXCHANGE)
+    await calm.settled()
+    assert await contents(calm) == {"d/g": b"first", "e/f": b"other"}
+    assert (await calm.path("d/g")).ino == inodes["e/f"]
+    assert (await calm.path("e/f")).ino == inodes["d/g"]
+
+
+async def test_what_is_replaced_has_its_new_name_first(calm, servers):
+    """f goes to e, and g takes its place: the grid never is without f."""
+    await calm.rename("d/f", "e/f")
+    await calm.rename("d/g", "d/f")
+    index = calm.tree.directory_inode((await calm.path("e")).ino).cap.storage_index
+
+    def fail(call) -> None:
+        if call.verb == "read_test_write" and call.storage_index == index:
+            refuse(servers, "read_test_write")
+
+    for server in servers:
+        server.before_call = fail
+    assert await calm.tree.settle_all()
+    for server in servers:
+        server.before_call, server.refuse = None, set()
+    assert await contents(calm) == UNCHANGED
+    await calm.settled()
+    assert await contents(calm) == {"d/f": b"other", "e/f": b"first"}
+
+
+async def test_moved_into_a_directory_that_is_new(calm):
+    await calm.mkdir("e/new")
+    await calm.rename("d/f", "e/new/f")
+    directory = calm.tree.directory_inode((await calm.path("d")).ino).directory
+    await directory.publisher.attempt()
+    assert await contents(calm) == UNCHANGED
+    made = calm.tree.directory_inode((await calm.path("e/new")).ino).directory
+    await made.publisher.attempt()
+    await directory.publisher.attempt()
+    assert await contents(calm) == UNCHANGED  # the new directory has it, but nothing leads there
+    await calm.settled()
+    assert await contents(calm) == {"d/g": b"other", "e/new/f": b"first"}
+
+
+# --- with other clients ---------------------------------------------------------------------------
+
+
+async def test_a_conflicting_copy_of_what_was_removed_meanwhile_goes(calm, servers, other):
+    await calm.symlink("d/new", b"ours")
+    await other.edit([SetChild("new", LiteralCap(b"theirs"))])
+    await during_publish(calm, servers, "lands", lambda: calm.unlink("d/new"))
+    assert await contents(calm) == UNCHANGED | {"d/new": b"theirs"}
+
+
+async def test_a_conflicting_copy_of_what_was_moved_meanwhile_goes(calm, servers, other):
+    await calm.write("d/new", b"ours")
+    await other.edit([SetChild("new", LiteralCap(b"theirs"))])
+    await calm.write("d/new", b"ours, again")
+    ino = (await calm.path("d/new")).ino
+    await calm.fs.setattr(ino, SetAttributes(mode=0o600), ME)
+    await during_publish(calm, servers, "lands", lambda: noop())
+    found = await contents(calm)
+    assert found.pop("d/new") == b"theirs"
+    [name] = found.keys() - UNCHANGED.keys()
+    assert found[name] == b"ours, again"
+
+
+async def noop() -> None:
+    return
+
+
+async def test_a_directory_that_somebody_fills_while_it_is_removed(calm, broker):
+    cap = calm.tree.directory_inode((await calm.path("e")).ino).cap
+    await calm.fs.rmdir(ROOT, b"e")
+    assert await calm.listdir() == [b"d"]
+    async with open_maker(broker, calm.clock) as maker:
+        await maker.directory(cap).edit([SetChild("late", LiteralCap(b"late"))])
+    await calm.settled()
+    assert await contents(calm) == await contents_of(calm) == UNCHANGED | {"e/late": b"late"}
+
+
+async def test_a_directory_that_somebody_fills_while_another_takes_its_place(calm, broker):
+    cap = calm.tree.directory_inode((await calm.path("e")).ino).cap
+    await calm.rename("d", "e")
+    async with open_maker(broker, calm.clock) as maker:
+        await maker.directory(cap).edit([SetChild("late", LiteralCap(b"late"))])
+    await calm.settled()
+    found = await contents(calm)
+    assert found.pop("e/late") == b"late"
+    assert sorted(found.values()) == [b"first", b"other"]
+    assert all(name.startswith("e.conflicted-") for name in found)
+
+
+async def test_a_tree_is_removed_without_publishing_what_was_in_it(calm):
+    directory = calm.tree.directory_inode((await calm.path("d")).ino).directory
+    before = directory.publisher.publishes
+    await calm.unlink("d/f")
+    await calm.unlink("d/g")
+    await calm.fs.rmdir(ROOT, b"d")
+    await calm.settled()
+    assert await calm.listdir() == [b"e"]
+    assert list(await calm.on_grid()) == ["e"]
+    assert directory.publisher.publishes == before
+    assert not directory.dirty
+
+
+class Ledger(MemoryRecorder):
+    """Which contents somebody has removed or overwritten, here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_up: set[bytes] = set()
+        self.written: dict[FileInode, bytes] = {}
+
+    def changed(self, inode) -> None:
+        super().changed(inode)
+        if isinstance(inode, FileInode) and not inode.edges:
+            self.give_up(inode)
+
+    def give_up(self, inode) -> None:
+        if isinstance(inode.cap, LiteralCap):
+            self.given_up.add(inode.cap.data)
+        if inode in self.written:
+            self.given_up.add(self.written[inode])
+
+
+class Program:
+    """Does random things to few names in directories that another mount has, too."""
+
+    def __init__(self, world, ledger: Ledger, seed: int, name: str) -> None:
+        self.world = world
+        self.ledger = ledger
+        self.random = random.Random(seed)
+        self.name = name
+        self.written: set[bytes] = set()
+        self.errors: list[LafsError] = []
+
+    def path(self) -> str:
+        return self.random.choice(["d/", "e/", ""]) + self.random.choice("abcde")
+
+    async def write(self) -> None:
+        world, parent_and_name = self.world, await self.world.split(self.path())
+        flags = CREATE | os.O_TRUNC
+        data = f"{self.name}{len(self.written)}".encode()
+        opened, found = await world.fs.create(*parent_and_name, 0o644, flags, ME)
+        inode = world.tree.table[found.ino]
+        self.ledger.give_up(inode)
+        self.ledger.written[inode] = data
+        await world.fs.write(opened.handle, 0, data)
+        self.written.add(data)
+        await world.fs.flush(opened.handle)
+        await world.fs.release(opened.handle)
+
+    async def run(self, steps: int) -> None:
+        world = self.world
+        verbs = [
+            self.write,
+            self.write,
+            lambda: world.rename(self.path(), self.path()),
+            lambda: world.rename(self.path(), self.path(), RENAME_EXCHANGE),
+            lambda: world.unlink(self.path()),
+            lambda: world.listdir("d"),
+        ]
+        for _ in range(steps):
+            try:
+                await self.random.choice(verbs)()
+            except LafsError as error:
+                self.errors.append(error)
+            await trio.sleep(self.random.choice([0, 0, 0.3, 2]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_two_mounts_lose_no_child_and_no_byte(broker, tmp_path, running_clock, seed):
+    running_clock.autojump_threshold = 0
+    ledgers = Ledger(), Ledger()
+    settings = {"quiet": 1.0, "retry_first": 1.0, "max_age": 1.0}
+    async with open_world(broker, tmp_path, recorder=ledgers[0], **settings) as one:
+        await one.mkdir("d")
+        await one.mkdir("e")
+        await one.settled()
+        root = one.tree.directory_inode(ROOT).cap
+        path = tmp_path / "two"
+        async with open_world(
+            broker, path, root, host="two", recorder=ledgers[1], **settings
+        ) as two:
+            programs = [
+                Program(world, ledger, seed + number, f"{number}.")
+                for number, (world, ledger) in enumerate(zip((one, two), ledgers, strict=True))
+            ]
+            async with trio.open_nursery() as nursery:
+                for program in programs:
+                    nursery.start_soon(program.run, 100)
+            while one.tree.outgoing.pending or two.tree.outgoing.pending:
+                await one.settled()
+                await two.settled()
+        found = set((await contents(one)).values())
+    written = programs[0].written | programs[1].written
+    assert len(written) > 20
+    assert not written - found - ledgers[0].given_up - ledgers[1].given_up
+    assert not [e for program in programs for e in program.errors if e.errno in (0, errno.EIO)]
