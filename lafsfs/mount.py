@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from lafsfs.grid.api import StorageServer
     from lafsfs.vfs.api import Left
     from lafsfs.vfs.filesystem import FileSystem
+    from lafsfs.vfs.replay import Found
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +100,15 @@ class Settings:
     Attributes:
         storage: directories, each a server of the embedded grid; those that do not exist are made.
         config_directory: the client's secrets are in its ``private/``.
-        state_directory: what belongs to this machine: staged data, the root's attributes.
+        state_directory: what belongs to this machine: the journals, the root's attributes.
         encoding: ``None`` for what suits the number of servers.
         convergent: whether equal files are stored once; otherwise every upload has a random key.
         sources: what names servers that are not directories here.
         node: the Tahoe node's directory that the secrets are in; ``None`` for our own.
         follow: whether to stay in step with the sources, as only what runs for long needs to.
         caches: what is kept of what was read.
+        journal_limit: bytes of what was written and is not on the grid; ``None`` for what suits
+            the disk.
     """
 
     storage: tuple[Path, ...]
@@ -117,6 +120,7 @@ class Settings:
     node: NodeDirectory | None = None
     follow: bool = False
     caches: CacheSettings = field(default_factory=CacheSettings)
+    journal_limit: int | None = None
 
 
 # Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
@@ -375,11 +379,12 @@ async def run_mount(
     *,
     directory_format: MutableFormat = MutableFormat.SDMF,
     control: Path | None = None,
-    ready: Callable[[], None] = lambda: None,
+    ready: Callable[[Sequence[str]], None] = lambda notes: None,
 ) -> Left | None:
     """Mount ``root`` and serve it until it is unmounted, or SIGTERM or SIGINT arrives.
 
-    ``ready`` is called once, when the root directory has been read and the mount is there.
+    ``ready`` is called once, when the root directory has been read and the mount is there, with
+    lines that whoever mounts should read.
     ``control``: where commands can reach the mount (:mod:`lafsfs.control`). What is pending at the
     end is brought to the grid before this returns, as far as that can be done
     (:mod:`lafsfs.fuse.serving`); the rest, which stays in the journal, is returned.
@@ -402,6 +407,8 @@ async def run_mount(
         vfs_settings = VfsSettings(
             staging_directory=settings.state_directory / "staging",
             state_directory=settings.state_directory,
+            journal_directory=settings.state_directory / "journal",
+            journal_limit=settings.journal_limit,
             read_only=options.read_only,
             uid=options.uid,
             gid=options.gid,
@@ -423,7 +430,21 @@ async def run_mount(
                 open_session(operations, mountpoint, options.for_fuse(), invalidations) as session,
                 _controlled(control, fs, patience),
             ):
-                return await serve(session, fs, patience, ready)
+                return await serve(session, fs, patience, lambda: ready(_notes(fs.found)))
+
+
+def _notes(found: Found) -> tuple[str, ...]:
+    """What to say of a journal, also to the log."""
+    notes = []
+    if found.changes:
+        notes.append(f"journal: {found}")
+    if found.went_back:
+        notes.append(
+            "journal: a power failure took what was accepted in the last seconds before it"
+        )
+    for note in notes:
+        log.warning("%s", note)
+    return tuple(notes)
 
 
 def _controlled(

@@ -17,10 +17,10 @@ from lafsfs.cli.logs import log_bug
 from lafsfs.errors import Fault, LafsError, MountError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-_READY = b"ready"
+_READY = "ready"
 
 
 class BackgroundError(MountError):
@@ -31,10 +31,12 @@ class BackgroundError(MountError):
         self.code = code
 
 
-def run_in_background(work: Callable[[Callable[[], None]], None], log: Path) -> None:
-    """Run ``work(ready)`` in a process of its own; return when it calls ``ready()``.
+def run_in_background(
+    work: Callable[[Callable[[Sequence[str]], None]], None], log: Path
+) -> tuple[str, ...]:
+    """Run ``work(ready)`` in a process of its own; return when it calls ``ready(notes)``.
 
-    After that its standard error is ``log``.
+    After that its standard error is ``log``. The notes, lines for the user, are returned.
 
     Raises:
         BackgroundError: it failed, or ended, before it was ready.
@@ -54,8 +56,9 @@ def run_in_background(work: Callable[[Callable[[], None]], None], log: Path) -> 
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
         raise
-    if report == _READY:
-        return
+    ready, *notes = report.decode("utf-8", "replace").split("\n")
+    if ready == _READY:
+        return tuple(notes)
     _, status = os.waitpid(pid, 0)
     code, _, message = report.decode("utf-8", "replace").partition(" ")
     if not message:
@@ -80,13 +83,15 @@ class _Report:
         return True
 
 
-def _child(work: Callable[[Callable[[], None]], None], to_parent: int, log: Path) -> NoReturn:
+def _child(
+    work: Callable[[Callable[[Sequence[str]], None]], None], to_parent: int, log: Path
+) -> NoReturn:
     os.setsid()
     report = _Report(to_parent)
 
-    def ready() -> None:
+    def ready(notes: Sequence[str] = ()) -> None:
         _let_go_of_terminal(log)
-        report.send(_READY)
+        report.send("\n".join((_READY, *notes)).encode())
 
     code = 0
     try:

@@ -139,6 +139,7 @@ KEYS = (
     Key("convergence", "encoding.convergence", _one_of("client", "random")),
     Key("cache_memory", "cache.memory", _size),
     Key("cache_disk", "cache.disk", _size_or_none),
+    Key("journal_limit", "journal.limit", _size),
     Key("directory_format", "encoding.directories", _one_of("sdmf", "mdmf")),
     Key("mount_options", "mount.options", _text),
 )
@@ -196,6 +197,7 @@ class Config:
     segment_size: int | None = None
     cache_memory: int | None = None
     cache_disk: int | None = None
+    journal_limit: int | None = None
     convergence: str = "client"
     directory_format: str | None = None
     mount_options: str = field(default="")

@@ -33,7 +33,7 @@ from lafsfs.cli.tree_commands import mutable_format
 from lafsfs.errors import LocalError, MountError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lafsfs.caps import Cap, UnknownCap
     from lafsfs.cli.config import Config
@@ -73,23 +73,23 @@ def mount(
     wanted = what_to_mount(config, what)
     all_options = ",".join((config.mount_options, *options))
 
-    def work(ready: Callable[[], None]) -> None:
+    def work(ready: Callable[[Sequence[str]], None]) -> None:
         serve(config, wanted, mountpoint, all_options, ready)
 
-    def tell() -> None:
+    def tell(notes: Sequence[str]) -> None:
         shown = HOME if wanted is None else wanted.shown
-        for line in told(config, shown, mountpoint):
+        for line in (*told(config, shown, mountpoint), *(f"  {note}" for note in notes)):
             click.echo(line)
 
     if foreground:
         work(tell)
         return
     try:
-        run_in_background(work, config.places.state / "lafsfs.log")
+        notes = run_in_background(work, config.places.state / "lafsfs.log")
     except BackgroundError as error:
         click.echo(f"lafsfs: {error}", err=True)
         raise click.exceptions.Exit(error.code) from None
-    tell()
+    tell(notes)
 
 
 def what_to_mount(config: Config, what: str) -> Location | None:
@@ -119,7 +119,7 @@ def serve(
     wanted: Location | None,
     mountpoint: Path,
     options: str,
-    ready: Callable[[], None],
+    ready: Callable[[Sequence[str]], None],
 ) -> None:
     """Mount and serve until unmounted, in this process.
 

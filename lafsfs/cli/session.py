@@ -104,6 +104,7 @@ def settings_of(config: Config) -> Settings:
         encoding=encoding_of(config),
         convergent=config.convergence == "client",
         caches=caches_of(config),
+        journal_limit=config.journal_limit,
     )
 
 

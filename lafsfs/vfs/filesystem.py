@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from lafsfs.grid.asking import plain_errors
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.attributes import Defaults
 from lafsfs.vfs.files import Files
+from lafsfs.vfs.ground import open_ground
 from lafsfs.vfs.inodes import DirectoryInode, FileInode
 from lafsfs.vfs.metadata import Metadata
 from lafsfs.vfs.namespace import Namespace
 from lafsfs.vfs.readdir import Readdir
-from lafsfs.vfs.recorder import MemoryRecorder
 from lafsfs.vfs.renaming import Renaming
 from lafsfs.vfs.rootfile import RootFile
 from lafsfs.vfs.settling import bring_everything
-from lafsfs.vfs.staging import StagingArea
 from lafsfs.vfs.status import state_of, status_of
 from lafsfs.vfs.tree import Tree
 from lafsfs.vfs.uploader import Uploader
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         VfsSettings,
     )
     from lafsfs.vfs.recorder import Recorder
+    from lafsfs.vfs.replay import Found
 
 
 STATE: Final = b"user.lafs.state"
@@ -85,13 +86,11 @@ async def open_filesystem(
         settings.state_directory, root.cap, Defaults(settings.owner_uid, settings.owner_gid)
     )
     posix = await root_file.load()
-    async with (
-        StagingArea.open(settings.staging_directory) as area,
-        trio.open_nursery() as nursery,
-    ):
-        tree = Tree(maker, settings, nursery, area, recorder or MemoryRecorder())
+    async with open_ground(root.cap, maker, settings) as ground, _plain_nursery() as nursery:
+        tree = Tree(maker, settings, nursery, ground.area, recorder or ground.recorder)
         tree.table.add(DirectoryInode(ROOT_INODE, posix, tree.directory(root.cap)))
-        fs = FileSystem(tree, root_file, broker)
+        found = await ground.restore(tree)
+        fs = FileSystem(tree, root_file, broker, found)
         nursery.start_soon(fs.upload)
         if settings.max_age > 0:
             nursery.start_soon(fs.watch)
@@ -99,10 +98,20 @@ async def open_filesystem(
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def _plain_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery from which an error of ours comes out as itself."""
+    with plain_errors():
+        async with trio.open_nursery() as nursery:
+            yield nursery
+
+
 class FileSystem:
     """See :class:`~lafsfs.vfs.api.FileSystemAPI`. Made by :func:`open_filesystem`."""
 
-    def __init__(self, tree: Tree, root_file: RootFile, broker: Broker) -> None:
+    def __init__(self, tree: Tree, root_file: RootFile, broker: Broker, found: Found) -> None:
+        """``found``: what was pending from the beginning."""
+        self.found = found
         handles = itertools.count(1)
         self._tree = tree
         self._broker = broker
@@ -112,6 +121,7 @@ class FileSystem:
         self._renaming = Renaming(tree, self._names)
         self._metadata = Metadata(tree, self._files, root_file, broker)
         self._directories = Readdir(tree, handles)
+        self._uploader.resume()
 
     # names
 

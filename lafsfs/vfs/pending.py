@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lafsfs.errors import LafsError
+    from lafsfs.vfs.bindings import Binding
     from lafsfs.vfs.directories import Directory
-    from lafsfs.vfs.inodes import Edge, Inode
+    from lafsfs.vfs.inodes import Inode
     from lafsfs.vfs.tree import Tree
 
 
@@ -43,15 +44,33 @@ def has_pending_names(inode: Inode) -> bool:
 
 def directories_of(inode: Inode) -> set[Directory]:
     """The directories that name ``inode``."""
-    return {edge.directory for edge in inode.edges}
+    return {edge.binding.directory for edge in inode.edges}
+
+
+def pending_removals(tree: Tree) -> Iterator[Binding]:
+    """The names that were taken away and that the grid still has."""
+    for directory in tuple(tree.outgoing.pending):
+        for binding in tuple(directory.dirty):
+            if binding.is_removal:
+                yield binding
 
 
 def name_of(inode: Inode) -> PendingName:
     """What is known of the names of ``inode``, which has one that is pending."""
+    bindings = [edge.binding for edge in inode.edges]
     return PendingName(
-        is_publishing=any(edge.in_flight is not None for edge in inode.edges),
+        is_publishing=any(binding.in_flight is not None for binding in bindings),
         since=inode.posix.ctime / 1e9,
+        error=next((one.error for one in bindings if one.error is not None), None),
     )
+
+
+def removed_path(binding: Binding) -> str:
+    """The path of a name that was taken away, in words for people."""
+    name = _printed(binding)
+    parent = next(iter(binding.directory.inodes.values()), None)
+    above = "" if parent is None or not parent.edges else f"{shown_path(parent)}/"
+    return f"{above}{name}"
 
 
 def shown_path(inode: Inode) -> str:
@@ -60,12 +79,12 @@ def shown_path(inode: Inode) -> str:
         return "a file without a name"
     edge = inode.edges[0]
     above = [one.edges[0] for one in edge.parent.path() if one.edges]
-    return "/".join(_printed(one) for one in (*reversed(above), edge))
+    return "/".join(_printed(one.binding) for one in (*reversed(above), edge))
 
 
-def _printed(edge: Edge) -> str:
-    """The local name of an edge. Characters that do not print are escaped."""
-    text = local_name(edge.name, edge.raw_name).decode("utf-8", "backslashreplace")
+def _printed(binding: Binding) -> str:
+    """The local name. Characters that do not print are escaped."""
+    text = local_name(binding.name, binding.raw_name).decode("utf-8", "backslashreplace")
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.caps import UnknownCap
-from lafsfs.errors import LafsError
+from lafsfs.errors import LafsError, LocalError
 from lafsfs.nodes.edits import Base, Conflict, Gone, Kept, SetChild, SetMetadata, Unlink, is_base
 from lafsfs.nodes.listing import decoded_metadata
 from lafsfs.vfs.api import UnexpectedError
@@ -199,6 +199,7 @@ class Publisher:
             error = error or refused
             if batch or self._directory.node.is_new:
                 self.publishes += 1
+                await self._write_ahead()
                 result = await self._directory.node.edit([flight.edit for flight in batch])
                 self._settle(batch, result)
             elif error is None:
@@ -218,6 +219,16 @@ class Publisher:
         self._back_off(error)
         self._tell(error, taken=True)
         return True
+
+    async def _write_ahead(self) -> None:
+        """Have all that goes out on the local disk first, so that the grid is never ahead of it.
+
+        Where that disk is full or broken, the grid is the better place all the same.
+        """
+        try:
+            await self._outgoing.recorder.sync()
+        except LocalError as error:
+            log.warning("published without being in the journal: %s", error)
 
     def _tell(self, error: LafsError | None, *, taken: bool) -> None:
         waiters, self._waiters = self._waiters, []

@@ -4,8 +4,8 @@ Whoever changes an inode or a binding says so at once (``changed``, ``changed_na
 await. A verb ends with ``accept``, which records everything that changed since the last one as one
 step: what it answered survives the process from then on, and with ``sync`` the machine.
 
-What a publish put in flight and what came of it is said the same way, and recorded with the next
-step: a record that is older than the grid is still right, since edits recognise their own work.
+That something was put in flight needs no record: an edit that is made again recognises its own
+work. What was accepted is brought to the disk before it goes out.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A row is a CBOR list that begins with ``VERSION`` and the kind of row:
     inode   number, what it is, attributes, capability, capability beneath staged contents,
             digests of superseded capabilities, key pair (DER), target
     name    capability of the directory, stored name, local bytes, edge, base, entry, maybe, left,
-            when the directory changed
+            when the name was made, when the directory changed
 
 A capability is its text, or the two slots of one that is unknown; an entry is the table's bytes; an
 edge is the number of its inode, how far the grid has heard of it, and the entry it came from.
@@ -107,7 +107,7 @@ class NameRecord:
     """A name of which something is pending: see :class:`~lafsfs.vfs.bindings.Binding`.
 
     ``edge`` None: the name is removed. ``left``: numbers of inodes. ``changed``: when a name in the
-    directory changed last, in ns, 0 for never.
+    directory changed last, in ns, 0 for never. ``made``: when this one was given, in ns.
     """
 
     directory: DirectoryCap
@@ -118,6 +118,7 @@ class NameRecord:
     entry: Entry | None = field(default=None, repr=False)
     maybe: tuple[BaseCap, ...] = ()
     left: tuple[int, ...] = ()
+    made: int | None = None
     changed: int = 0
 
     def pack(self, directory: str | None = None) -> bytes:
@@ -135,6 +136,7 @@ class NameRecord:
                 _packed_entry(self.entry),
                 [_packed_base(one) for one in self.maybe],
                 self.left,
+                self.made,
                 self.changed,
             ]
         )
@@ -228,7 +230,7 @@ def _record(fields: Any) -> Record:  # noqa: ANN401
         raise _NewerError(version)
     if version == VERSION and kind == _INODE and len(rest) == 8:
         return _inode(rest)
-    if version == VERSION and kind == _NAME and len(rest) == 9:
+    if version == VERSION and kind == _NAME and len(rest) == 10:
         return _name(rest)
     raise FormatError("it is no record that is known")
 
@@ -248,7 +250,7 @@ def _inode(fields: list[Any]) -> InodeRecord:
 
 
 def _name(fields: list[Any]) -> NameRecord:
-    directory, name, raw_name, edge, base, entry, maybe, left, changed = fields
+    directory, name, raw_name, edge, base, entry, maybe, left, made, changed = fields
     cap = _cap(directory)
     if not isinstance(cap, DirectoryCap):
         raise FormatError("a name is in a directory")
@@ -261,6 +263,7 @@ def _name(fields: list[Any]) -> NameRecord:
         _entry(entry),
         tuple(_base(one) for one in _list(maybe)),
         tuple(_whole(one) for one in _list(left)),
+        None if made is None else _integer(made),
         _integer(changed),
     )
 

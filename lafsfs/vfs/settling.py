@@ -45,7 +45,8 @@ class _Settling:
         async with trio.open_nursery() as nursery:
             for inodes in by_directory.values():
                 nursery.start_soon(self._bring, inodes)
-        return tuple(self._errors.values())
+        others = await self._tree.settle_all()  # what has no inode: names that were taken away
+        return tuple(dict.fromkeys((*self._errors.values(), *others.values())))
 
     async def _bring(self, inodes: list[Inode]) -> None:
         """What one directory names: the contents, then the names."""

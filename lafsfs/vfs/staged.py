@@ -80,6 +80,7 @@ class StagedContents(Readable):
         self.base = base
         self.extents = extents
         self.changes = 0  # counts writes and truncations
+        self.arriving = 0  # writes that wait for room
         self.kept: Kept | None = None  # what is accepted
         self._kept_changes = -1  # the changes that this covers
         self._next = 0  # number of the next stretch
@@ -111,7 +112,11 @@ class StagedContents(Readable):
             JournalFullError: no room on the local disk.
         """
         room = self._journal.room
-        await room.promise(len(data))
+        self.arriving += 1
+        try:
+            await room.promise(len(data))
+        finally:
+            self.arriving -= 1
         before = self._buffered
         offset = self.size if offset is None else offset
         if ADOPTED <= len(data) <= RECORD_SIZE and not self._falls_into_tail(offset):

@@ -17,6 +17,7 @@ from lafsfs.vfs.stagedlog import read, read_blob
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from lafsfs.caps import Cap, UnknownCap
     from lafsfs.immutable.source import Hashed
     from lafsfs.vfs.extents import ExtentMap, Piece
     from lafsfs.vfs.stagedlog import Stretch
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 class Base(Protocol):
     """The contents beneath what was written."""
+
+    @property
+    def cap(self) -> Cap | UnknownCap:
+        """What leads to them, also after a restart."""
 
     async def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``."""

@@ -10,10 +10,18 @@ import trio
 
 from lafsfs.vfs.api import MAX_NAMED, PendingFile, ServerState, State, Status
 from lafsfs.vfs.inodes import FileInode
-from lafsfs.vfs.pending import has_pending_names, name_of, pending_inodes, shown_path
+from lafsfs.vfs.pending import (
+    has_pending_names,
+    name_of,
+    pending_inodes,
+    pending_removals,
+    removed_path,
+    shown_path,
+)
 
 if TYPE_CHECKING:
     from lafsfs.grid.broker import Broker
+    from lafsfs.vfs.bindings import Binding
     from lafsfs.vfs.inodes import Inode
     from lafsfs.vfs.tree import Tree
     from lafsfs.vfs.uploader import Queued, Uploader
@@ -39,19 +47,24 @@ async def status_of(tree: Tree, uploader: Uploader, broker: Broker) -> Status:
         if not number % AT_ONCE:
             await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
+    removals = [_removal(binding, now) for binding in pending_removals(tree)]
     return Status(
         now=now,
         files=files,
-        names=len(ages) - files,
-        failed=failed,
+        names=len(ages) - files + len(removals),
+        failed=failed + sum(removal.state is State.FAILED for removal in removals),
         size=size,
         done=done,
         rate=uploader.rate,
-        settled=min((since for _, since, *_ in ages), default=now),
-        journal=0,
-        pending=tuple(
-            pending_file(inode, uploader, now) for *_, inode in heapq.nsmallest(MAX_NAMED, ages)
+        settled=min(
+            (*(since for _, since, *_ in ages), *(removal.since for removal in removals)),
+            default=now,
         ),
+        journal=tree.area.journal.room.used,
+        pending=(
+            *(pending_file(inode, uploader, now) for *_, inode in heapq.nsmallest(MAX_NAMED, ages)),
+            *removals,
+        )[:MAX_NAMED],
         servers=tuple(
             ServerState(server.name, broker.health(server).failures) for server in broker.servers
         ),
@@ -70,6 +83,19 @@ def pending_file(inode: Inode, uploader: Uploader, now: float) -> PendingFile:
         since=_since(inode, queued, now),
         error=None if error is None else str(error) or type(error).__name__,
     )
+
+
+def _removal(binding: Binding, now: float) -> PendingFile:
+    """A name that was taken away."""
+    error, state = binding.error, State.ACCEPTED
+    if binding.in_flight is not None:
+        state = State.PUBLISHING
+    elif error is not None:
+        state = State.FAILED
+    changed = binding.directory.changed / 1e9
+    path = f"{removed_path(binding)} (removed)"
+    told = None if error is None else str(error) or type(error).__name__
+    return PendingFile(path, state, 0, 0, min(changed, now) if changed else now, told)
 
 
 def _since(inode: Inode, queued: Queued | None, now: float) -> float:

@@ -64,7 +64,7 @@ async def _put(
 def _stored(tree: Tree, inode: FileInode, staged: StagedContents, changes: int, cap: Cap) -> None:
     inode.replace_cap(cap)
     inode.node = None
-    if inode.staged is staged and staged.changes == changes:
+    if inode.staged is staged and staged.changes == changes and not staged.arriving:
         inode.discard_staged()
     tree.touch(inode, inode.posix)
 

@@ -40,6 +40,7 @@ import trio
 
 from lafsfs.errors import GridError, LafsError, ServerError
 from lafsfs.vfs.api import UnexpectedError
+from lafsfs.vfs.inodes import FileInode
 from lafsfs.vfs.pending import shown_path
 from lafsfs.vfs.storing import store
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lafsfs.vfs.api import VfsSettings
-    from lafsfs.vfs.inodes import FileInode
     from lafsfs.vfs.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,12 @@ class Uploader:
         """``inode`` has contents that are not on the grid: one that has just been made, say."""
         if inode not in self._queue:
             self._add(inode)
+
+    def resume(self) -> None:
+        """Take up all that an earlier mount has left."""
+        for inode in self._tree.table:
+            if isinstance(inode, FileInode) and inode.is_dirty:
+                self._add(inode).accepted = True
 
     def _add(self, inode: FileInode) -> Queued:
         now = trio.current_time()
@@ -246,6 +252,8 @@ class Uploader:
         quiet = self._tree.settings.quiet
         if queued.hurried:
             return FIRST
+        if self._tree.area.journal.room.is_scarce:
+            quiet = 0.0  # what is uploaded makes room
         if not queued.inode.writers:
             due, longest = queued.changed + quiet, LONGEST
         elif queued.accepted:
@@ -341,6 +349,7 @@ class Uploader:
 
     def _note(self, queued: Queued, size: int) -> None:
         """So many bytes of an upload are placed."""
+        self._tree.area.journal.room.progress()
         self._placed.append((trio.current_time(), max(0, size - queued.placed)))
         queued.placed = size
 
@@ -348,6 +357,7 @@ class Uploader:
         self._note(queued, queued.size)
         self._failures = queued.failures = 0
         queued.error, queued.not_before = None, FIRST
+        queued.inode.is_retrying = False
         queued.brought = queued.covers
         queued.since = began  # of what came while it was under way
         queued.accepted = False
@@ -358,6 +368,7 @@ class Uploader:
             queued.failing_since = now
         queued.failures += 1
         queued.error = error
+        queued.inode.is_retrying = True
         queued.not_before = now + _back_off(settings, queued.failures)
         if isinstance(error, GridError | ServerError):
             self._failures += 1

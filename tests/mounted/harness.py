@@ -187,7 +187,7 @@ class Mount:
 
     @classmethod
     def when_ready(
-        cls, process: subprocess.Popen[str], mountpoint: Path, says: str = "ready\n"
+        cls, process: subprocess.Popen[str], mountpoint: Path, says: str = "ready"
     ) -> Mount:
         """Wait until a server says that the mount is there, in a line that begins so."""
         mount = cls(process, mountpoint)

@@ -12,6 +12,7 @@ import logging
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -19,6 +20,9 @@ from lafsfs.caps import parse
 from lafsfs.errors import LafsError
 from lafsfs.fuse.translate import leaves_of
 from lafsfs.mount import MountOptions, Settings, run_mount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main() -> int:
@@ -30,8 +34,8 @@ def main() -> int:
         state_directory=Path(job["state"]),
     )
 
-    def ready() -> None:
-        print("ready", flush=True)
+    def ready(notes: Sequence[str]) -> None:
+        print("ready", *notes, sep="; ", flush=True)
 
     async def serve() -> None:
         await run_mount(

@@ -138,11 +138,13 @@ async def open_maker(
     clock: WallClock,
     host: str = "desk",
     *,
+    key_pool: KeyPool | None = None,
     max_segment_size: int = 1 << 20,
     convergence: bytes | None = SECRETS.convergence_secret,
 ) -> AsyncIterator[NodeMaker]:
-    """A client of a grid: one of several, perhaps."""
-    async with KeyPool.open(1) as pool, SegmentCache.open(1 << 22) as segments:
+    """A client of a grid: one of several, perhaps, that share a key pool."""
+    async with KeyPool.open(1) as own, SegmentCache.open(1 << 22) as segments:
+        pool = own if key_pool is None else key_pool
         grid = Grid(
             broker=broker,
             secrets=SECRETS,
@@ -157,18 +159,19 @@ async def open_maker(
 
 @asynccontextmanager
 async def open_world(
-    broker, directory, root_cap=None, *, host: str = "desk", **settings
+    broker, directory, root_cap=None, *, host: str = "desk", key_pool=None, **settings
 ) -> AsyncIterator[World]:
     """Mount a root, a new one if none is given."""
     clock = settings.pop("clock", None) or WallClock()
     recorder = settings.pop("recorder", None)
     changes: list[Changed] = []
-    async with open_maker(broker, clock, host) as maker:
+    async with open_maker(broker, clock, host, key_pool=key_pool) as maker:
         if root_cap is None:
             root_cap = (await maker.create_directory(MutableFormat.SDMF)).cap
         vfs_settings = VfsSettings(
             staging_directory=directory / "staging",
             state_directory=directory / "state",
+            journal_directory=directory / "journal",
             owner_uid=1000,
             owner_gid=1000,
             changed=changes.append,

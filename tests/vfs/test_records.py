@@ -75,6 +75,7 @@ names = st.builds(
     st.none() | entries,
     st.lists(bases, max_size=2).map(tuple),
     st.lists(numbers, max_size=2).map(tuple),
+    st.none() | times,
     times,
 )
 records = inodes | names

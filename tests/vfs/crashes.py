@@ -1,0 +1,379 @@
+"""A mount that random things are done to, photographed at every place where it could be killed.
+
+A :class:`Story` keeps the list of *states*: all that the mount showed, one after each verb. An
+:class:`Image` is what a killed process leaves, the journal's directory and the grid, with the
+states that may be found in it. :func:`developed` mounts an image and sees that it shows one of
+them, and that the grid has the same once everything is settled.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from lafsfs.grid.broker import Broker
+from lafsfs.vfs.api import RENAME_EXCHANGE, ROOT_INODE, SetAttributes
+from lafsfs.vfs.attributes import Kind
+from tests.fakes import FakeServer, FakeShare
+from tests.vfs.conftest import ME, World, open_world
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from lafsfs.caps import Cap
+
+LARGE = 200_000  # bytes: more than the journal keeps in its database
+
+
+@dataclass(frozen=True)
+class Node:
+    """What is seen of one file or directory. ``mtime``: None of directories, whose differ."""
+
+    kind: Kind
+    mode: int
+    contents: bytes = b""
+    mtime: int | None = None
+    nlink: int = 1
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.kind.value} {self.mode:o} {len(self.contents)} {self.contents[:6]!r}"
+
+
+State = dict[str, Node]  # by path
+
+
+async def seen(world: World) -> State:
+    """Everything that a mount shows."""
+    state: State = {}
+    await _look(world, ROOT_INODE, "", state)
+    return state
+
+
+async def _look(world: World, ino: int, path: str, state: State) -> None:
+    fs = world.fs
+    handle = await fs.opendir(ino)
+    entries = [entry async for entry in fs.readdir(handle, 0)]
+    await fs.releasedir(handle)
+    for entry in entries:
+        if entry.name in (b".", b".."):
+            continue
+        found = await fs.lookup(ino, entry.name)
+        name = f"{path}/{entry.name.decode()}"
+        kind = Kind.of_mode(found.mode)
+        assert kind is not None
+        contents = b""
+        if kind is Kind.FILE:
+            contents = await world.read_ino(found.ino)
+            assert len(contents) == found.size
+        elif kind is Kind.SYMLINK:
+            contents = await fs.readlink(found.ino)
+        names = await fs.listxattr(found.ino)
+        xattrs = [
+            (one, await fs.getxattr(found.ino, one, ME)) for one in names if b"lafs" not in one
+        ]
+        is_directory = kind is Kind.DIRECTORY
+        mtime = None if is_directory else found.mtime_ns
+        state[name] = Node(
+            kind,
+            found.mode & 0o7777,
+            contents,
+            mtime,
+            found.nlink * (not is_directory),
+            tuple(sorted(xattrs)),
+        )
+        if is_directory:
+            await _look(world, found.ino, name, state)
+        fs.forget([(found.ino, 1)])
+
+
+@dataclass
+class Image:
+    """What is left of a process that was killed at ``place``.
+
+    ``first`` and ``last``: between which of the story's states it may show. ``writing``: a path
+    whose contents may be anything that was being written.
+    """
+
+    place: str
+    directory: Path
+    broker: Broker
+    first: int
+    last: int
+    writing: str | None
+
+
+def copied_grid(broker: Broker) -> Broker:
+    """Other servers that hold the same."""
+    servers = []
+    for server in broker.servers:
+        copy = FakeServer(server.name)
+        for key, share in list(server.shares.items()):
+            copy.shares[key] = FakeShare(
+                share.kind, bytearray(share.data), share.write_enabler, dict(share.leases)
+            )
+        servers.append(copy)
+    return Broker(servers)
+
+
+def copied_directory(directory: Path, target: Path) -> Path:
+    """A mount's directory as a killed process leaves it."""
+    shutil.copytree(directory, target, ignore=shutil.ignore_patterns("*-shm"))
+    return target
+
+
+@dataclass
+class Story:
+    """Random verbs on one mount. ``states[-1]`` is what is shown now."""
+
+    world: World
+    random: random.Random
+    directory: Path
+    album: Path
+    states: list[State] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+    accepted: int = 0  # index of the newest state that was accepted whole
+    writing: str | None = None
+    every: int = 1  # photograph every so many places
+    _places: int = 0
+
+    # the camera
+
+    def photograph(self, place: str) -> None:
+        """A place is reached, in the event loop or in a thread."""
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            trio.from_thread.run_sync(self._photograph, place)
+        else:
+            self._photograph(place)
+
+    def _photograph(self, place: str) -> None:
+        self._places += 1
+        if (
+            not self.states
+            or self._places % self.every
+            or (self.random.random() < 0.7 and place.startswith("server."))
+        ):
+            return
+        target = copied_directory(self.directory, self.album / str(len(self.images)))
+        broker = copied_grid(self.world.maker.grid.broker)
+        self.images.append(
+            Image(place, target, broker, self.accepted, len(self.states), self.writing)
+        )
+
+    # what happens
+
+    async def act(self) -> None:
+        """One random thing."""
+        verb = self.random.choice(
+            [self.make, self.make, self.rewrite, self.append, self.large, self.mkdir, self.symlink]
+            + [self.rename, self.rename, self.exchange, self.unlink, self.rmdir, self.chmod]
+            + [self.utimens, self.link, self.setxattr, self.truncate, self.rest, self.save]
+        )
+        await verb()
+        await self.done()
+
+    async def done(self) -> None:
+        """What was done is accepted."""
+        self.states.append(await seen(self.world))
+        self.accepted = len(self.states) - 1
+        self.writing = None
+        # what a place was reached in may have come to just this state
+        for image in self.images:
+            image.last = min(image.last, len(self.states) - 1)
+
+    @property
+    def now(self) -> State:
+        return self.states[-1] if self.states else {}
+
+    def _paths(self, *kinds: Kind) -> list[str]:
+        return sorted(path for path, node in self.now.items() if node.kind in kinds)
+
+    def _some(self, *kinds: Kind) -> str | None:
+        paths = self._paths(*kinds)
+        return self.random.choice(paths) if paths else None
+
+    def _new(self) -> str:
+        parent = self.random.choice(["", *self._paths(Kind.DIRECTORY)])
+        free = [f"{parent}/{letter}" for letter in "abcdefgh"]
+        free = [path for path in free if path not in self.now]
+        return self.random.choice(free) if free else f"{parent}/{self.random.getrandbits(40):x}"
+
+    def _data(self) -> bytes:
+        return self.random.randbytes(self.random.choice([0, 10, 100, 5000]))
+
+    async def make(self) -> None:
+        self.writing = self._new()
+        await self.world.write(self.writing, self._data(), self.random.choice([0o600, 0o644]))
+
+    async def rewrite(self) -> None:
+        path = self._some(Kind.FILE)
+        if path is not None:
+            self.writing = path
+            await self.world.write(path, self._data())
+
+    async def large(self) -> None:
+        self.writing = self._some(Kind.FILE) if self.random.random() < 0.5 else None
+        self.writing = self.writing or self._new()
+        await self.world.write(self.writing, self.random.randbytes(LARGE))
+
+    async def append(self) -> None:
+        """Open, write in the middle and behind the end, close."""
+        path = self._some(Kind.FILE)
+        if path is None:
+            return
+        self.writing = path
+        fs, found = self.world.fs, await self.world.path(path)
+        opened = await fs.open(found.ino, 1)
+        try:
+            await fs.write(opened.handle, found.size // 2, self._data())
+            await fs.write(opened.handle, found.size + 7, self._data())
+            await fs.flush(opened.handle)
+        finally:
+            await fs.release(opened.handle)
+
+    async def truncate(self) -> None:
+        path = self._some(Kind.FILE)
+        if path is not None:
+            self.writing = path
+            await self._set(path, size=self.random.choice([0, 3, 300]))
+
+    async def save(self) -> None:
+        """As an editor does: another file, renamed over."""
+        path = self._some(Kind.FILE)
+        if path is None:
+            return
+        self.writing = path + "~"
+        await self.world.write(self.writing, self._data())
+        await self.done()
+        await self.world.rename(path + "~", path)
+
+    async def mkdir(self) -> None:
+        await self.world.mkdir(self._new(), self.random.choice([0o755, 0o700]))
+
+    async def symlink(self) -> None:
+        await self.world.symlink(self._new(), self.random.randbytes(20).hex().encode())
+
+    async def rename(self) -> None:
+        source = self._some(Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK)
+        if source is None:
+            return
+        target = self._new()
+        if self.random.random() < 0.4 and self.now[source].kind is not Kind.DIRECTORY:
+            target = self._some(Kind.FILE, Kind.SYMLINK) or target
+        if not f"{target}/".startswith(f"{source}/"):
+            await self.world.rename(source, target)
+
+    async def exchange(self) -> None:
+        one, other = self._some(Kind.FILE, Kind.SYMLINK), self._some(Kind.FILE, Kind.DIRECTORY)
+        if one is not None and other is not None and not one.startswith(f"{other}/"):
+            await self.world.rename(one, other, RENAME_EXCHANGE)
+
+    async def unlink(self) -> None:
+        path = self._some(Kind.FILE, Kind.SYMLINK)
+        if path is not None:
+            await self.world.unlink(path)
+
+    async def rmdir(self) -> None:
+        empty = [
+            path
+            for path in self._paths(Kind.DIRECTORY)
+            if not any(other.startswith(f"{path}/") for other in self.now)
+        ]
+        if empty:
+            await self.world.fs.rmdir(*await self.world.split(self.random.choice(empty)))
+
+    async def link(self) -> None:
+        path = self._some(Kind.FILE)
+        if path is not None:
+            parent, name = await self.world.split(self._new())
+            await self.world.fs.link((await self.world.path(path)).ino, parent, name)
+
+    async def chmod(self) -> None:
+        path = self._some(Kind.FILE, Kind.DIRECTORY)
+        if path is not None:
+            await self._set(path, mode=self.random.choice([0o640, 0o750, 0o711]))
+
+    async def utimens(self) -> None:
+        path = self._some(Kind.FILE, Kind.SYMLINK)
+        if path is not None:
+            await self._set(path, mtime_ns=self.random.randrange(10**18))
+
+    async def setxattr(self) -> None:
+        path = self._some(Kind.FILE, Kind.DIRECTORY)
+        if path is not None:
+            ino = (await self.world.path(path)).ino
+            await self.world.fs.setxattr(ino, b"user.note", self.random.randbytes(9), ME)
+
+    async def rest(self) -> None:
+        await trio.sleep(self.random.choice([0.1, 1.0, 1.5, 20.0]))
+
+    async def _set(self, path: str, **changes) -> None:
+        ino = (await self.world.path(path)).ino
+        await self.world.fs.setattr(ino, SetAttributes(**changes), ME)
+
+
+# --- afterwards -----------------------------------------------------------------------------------
+
+
+async def developed(image: Image, story: Story, root: Cap, pool) -> None:
+    """Mount what was left; it shows what was accepted, and brings it to the grid."""
+    allowed = story.states[image.first : image.last + 1]
+    async with open_world(image.broker, image.directory, root, key_pool=pool, sync=False) as world:
+        state = await seen(world)
+        assert fits(state, allowed, image), explained(state, allowed, image)
+        assert await world.fs.drain() == ()
+        assert await seen(world) == state, f"{image.place}: settling changed what is shown"
+    elsewhere = image.directory.with_name(f"{image.directory.name}-elsewhere")
+    async with open_world(image.broker, elsewhere, root, key_pool=pool, sync=False) as world:
+        there = await seen(world)
+        assert there == state, f"{image.place}: the grid has something else\n" + difference(
+            there, state
+        )
+    async with open_world(image.broker, image.directory, root, key_pool=pool, sync=False) as world:
+        assert world.fs.found.changes == 0
+
+
+def fits(state: State, allowed: list[State], image: Image) -> bool:
+    """Whether it is one of the states; what was being written may be anything."""
+    return any(_masked(state, image) == _masked(one, image) for one in allowed)
+
+
+def _masked(state: State, image: Image) -> State:
+    return {
+        path: node if path != image.writing else Node(node.kind, node.mode)
+        for path, node in state.items()
+    }
+
+
+def explained(state: State, allowed: list[State], image: Image) -> str:
+    lines = [f"{image.place}, writing {image.writing}, {len(allowed)} allowed"]
+    lines += [f"-- against {at}:\n{difference(state, one)}" for at, one in enumerate(allowed)]
+    return "\n".join(lines)
+
+
+def difference(state: State, other: State) -> str:
+    paths = sorted(path for path in state | other if state.get(path) != other.get(path))
+    return "\n".join(f"  {path}: {state.get(path)} / {other.get(path)}" for path in paths)
+
+
+@asynccontextmanager
+async def storied(broker: Broker, tmp_path: Path, seed: int, pool, **settings) -> AsyncIterator:
+    """A story of a new mount."""
+    directory = tmp_path / "mount"
+    settings = {"quiet": 1.0, "retry_first": 1.0, "max_age": 0.0, "sync": False, **settings}
+    async with open_world(broker, directory, key_pool=pool, **settings) as world:
+        story = Story(world, random.Random(seed), directory, tmp_path / "album")
+        await story.done()
+        for server in broker.servers:
+            server.before_call = lambda call: story.photograph("server." + call.verb)
+        yield story
+        for server in broker.servers:
+            server.before_call = None
