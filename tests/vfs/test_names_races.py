@@ -63,7 +63,7 @@ async def contents(world, path: str = ""):
     """What is in every file, by path, as another client sees it."""
     root = world.tree.directory_inode(ROOT).cap
     broker = world.maker.grid.broker
-    async with open_world(broker, world.tree.area.directory / "again", root) as again:
+    async with open_world(broker, world.directory / "again", root) as again:
         return await contents_of(again, path)
 
 
@@ -122,7 +122,7 @@ async def test_what_goes_within_the_quiet_period_never_reaches_the_grid(calm, se
     opened, _ = await calm.fs.create(made.ino, b"f", 0o644, CREATE, ME)
     await calm.fs.write(opened.handle, 0, bytes(10_000))
     await calm.unlink("tmp/f")
-    await calm.fs.flush(opened.handle)
+    await calm.flush(opened.handle)
     await calm.fs.release(opened.handle)
     await calm.rename("tmp/l", "tmp/m")
     await calm.unlink("tmp/m")
@@ -209,7 +209,7 @@ async def test_a_new_name_changes_while_it_is_published(calm, servers, outcome, 
     do, wanted = CHANGES[change]
     opened, _ = await calm.fs.create(*await calm.split("d/new"), 0o644, CREATE, ME)
     await calm.fs.write(opened.handle, 0, b"new")
-    await calm.fs._files.store(calm.tree.table[(await calm.path("d/new")).ino])
+    await calm.fs._uploader.bring(calm.tree.table[(await calm.path("d/new")).ino])
     await calm.fs.release(opened.handle)
     await during_publish(calm, servers, outcome, lambda: do(calm))
     expected = {name: data for name, data in (UNCHANGED | wanted).items() if data is not None}
@@ -423,7 +423,7 @@ class Program:
         self.ledger.written[inode] = data
         await world.fs.write(opened.handle, 0, data)
         self.written.add(data)
-        await world.fs.flush(opened.handle)
+        await world.flush(opened.handle)
         await world.fs.release(opened.handle)
 
     async def run(self, steps: int) -> None:

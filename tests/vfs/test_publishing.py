@@ -21,8 +21,8 @@ async def test_create_chmod_utimens_close_is_one_publish(world):
     await world.fs.setattr(made.ino, SetAttributes(mode=0o600), ME)
     await world.fs.setattr(made.ino, SetAttributes(mtime_ns=5), ME, opened.handle)
     await world.fs.setxattr(made.ino, b"user.x", b"y", ME)
-    await world.fs.flush(opened.handle)
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert world.publishes() == 1
     assert (await world.path("f")).mtime_ns == 5
@@ -140,7 +140,7 @@ async def test_a_failing_server_fails_close_and_loses_nothing(world, servers):
         server.down = True
     for _ in range(2):
         with pytest.raises(LafsError):
-            await world.fs.flush(opened.handle)
+            await world.flush(opened.handle)
     with pytest.raises(LafsError):
         await world.fs.fsync(opened.handle)
     await world.fs.release(opened.handle)
@@ -241,7 +241,7 @@ async def test_writing_goes_on_while_a_file_is_uploaded(world, servers):
         await world.fs.write(opened.handle, 0, b"2" * 50_000)
         for server in servers:
             server.wake()
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert await world.read("f") == b"2" * 50_000 + b"1" * 50_000
 
