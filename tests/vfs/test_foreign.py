@@ -291,6 +291,7 @@ class TestMutableFiles:
         assert world.tree.table[found.ino].cap == node.cap
         assert world.publishes() == before + 1  # for the times
         assert (await world.fs.setattr(found.ino, SetAttributes(size=2), ME)).size == 2
+        await world.bring(found.ino)
         assert (await node.contents())[1] == b"01"
 
     async def test_what_others_wrote_meanwhile_is_kept(self, world, node):
