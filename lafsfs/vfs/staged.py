@@ -199,10 +199,10 @@ class StagedContents(Readable):
 
     def describe(self) -> Kept:
         """What a row has to say of everything that is sealed; the file itself, if it is small."""
-        if self.kept is not None and self._kept_changes == self.changes:
-            return self.kept
         if self._log is not None:
             return Kept(ContentsRef(self._log.file.number, self._log.file.end), self.base)
+        if self.kept is not None and self._kept_changes == self.changes:
+            return self.kept
         if not self._is_inline():
             return self.kept or Kept(None, self.base)
         self._retire()
@@ -216,8 +216,6 @@ class StagedContents(Readable):
         if kept.blobs:
             assert kept.ref is not None
             self._move_to_blob(kept.ref.id)
-            self._kept_changes = self.changes
-        elif self._log is not None and not self._waiting and self._tail is None:
             self._kept_changes = self.changes
 
     def restore_small(self, kept: Kept) -> None:
