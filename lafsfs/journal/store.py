@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 SYNC_AFTER: Final = 5.0  # seconds: what a power failure may cost
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 CHECKPOINT_AT: Final = 16 << 20  # bytes of SQLite's log: it is read whole when a journal is opened
+CHECKPOINT_LEAST: Final = 1 << 20  # the same, where the disk keeps little free
 MOST_LOG: Final = 4  # times as much, and committing waits for the disk
 ROW_SIZE: Final = 100  # bytes that a row takes beside its value
 PAGE: Final = 4120  # bytes of SQLite's log for a changed page
@@ -104,10 +105,14 @@ class Journal:
         self._gate: trio.Event | None = None  # set when committing is possible again
         self._wake = trio.Event()
         self._hurry = trio.Event()
-        self.room = Room(place.directory, limits)
-        self.room.use(sum(found.blob_sizes.values()) + sum(self._row_sizes.values()))
-        self._checkpoint_at = min(CHECKPOINT_AT, limits.margin // 8)
         self._log_size = place.log_size()  # bytes of SQLite's log, about
+        self._checkpoint_at = max(CHECKPOINT_LEAST, min(CHECKPOINT_AT, limits.margin // 8))
+        self.room = Room(place.directory, limits)
+        self._count_room(limits)
+
+    def _count_room(self, limits: Limits) -> None:
+        """Of what was found."""
+        self.room.use(sum(self._blob_sizes.values()) + sum(self._row_sizes.values()))
         for ref in self._named.values():
             if ref.end:
                 file = self._file(ref.id)
@@ -161,7 +166,7 @@ class Journal:
 
     async def ready(self) -> None:
         """Wait while committing is held up. What is committed is put together after this."""
-        while self._log_size > MOST_LOG * max(self._checkpoint_at, PAGE << 8):
+        while self._log_size > MOST_LOG * self._checkpoint_at:
             await self._checkpoint_now()
         while self._gate is not None:
             await self._gate.wait()
@@ -260,7 +265,7 @@ class Journal:
     def _touch(self) -> None:
         self._changes += 1
         self._wake.set()
-        if self.room.is_scarce or self._log_size > self._checkpoint_at:
+        if self._log_size > self._checkpoint_at or (self._late_files and self.room.is_scarce):
             self._hurry.set()
 
     # --- contents ---------------------------------------------------------------------------------
