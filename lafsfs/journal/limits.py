@@ -100,8 +100,10 @@ class Room:
         self._wake()
 
     def use(self, size: int) -> None:
-        """So many bytes are on the disk now."""
+        """So many bytes are on the disk now; fewer than before, if negative."""
         self.used += size
+        if size < 0:
+            self._wake()
 
     def free(self, size: int) -> None:
         """So many bytes are not on the disk any more."""

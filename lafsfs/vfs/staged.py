@@ -205,6 +205,8 @@ class StagedContents(Readable):
             return self.kept
         if not self._is_inline():
             return self.kept or Kept(None, self.base)
+        if self.base is None and not self.size:
+            return Kept(ContentsRef(0), None)
         self._retire()
         written = b"".join(map(self._bytes_of, self.extents))
         id = self._journal.new_contents()
@@ -212,7 +214,7 @@ class StagedContents(Readable):
 
     def accepted(self, kept: Kept) -> None:
         """The journal holds what :meth:`describe` said."""
-        self.kept = Kept(kept.ref, kept.base)
+        self.kept = Kept(kept.ref, kept.base) if kept.blobs else kept
         if kept.blobs:
             assert kept.ref is not None
             self._move_to_blob(kept.ref.id)
@@ -225,6 +227,9 @@ class StagedContents(Readable):
             StagingCorruptError: it is not what was committed.
         """
         assert kept.ref is not None
+        if not kept.ref.id:
+            self.kept = kept
+            return
         self.extents, _ = unpack(self._journal.blob(kept.ref.id), 0)
         self._stretches = {0: Stretch(0, 0)}
         self._next = 1
@@ -306,7 +311,8 @@ class StagedContents(Readable):
         """Whether all of it is accepted as one value."""
         if self._is_logged or not is_small(self.extents):
             return False
-        return all(self._stretches[extent.record].log is None for extent in self.extents)
+        stretches = self._stretches
+        return not any(stretches[extent.record].log for extent in self.extents)
 
     def _count(self, grown: int) -> None:
         self._buffered += grown

@@ -189,6 +189,26 @@ async def test_what_is_not_accepted_is_not_there_after_a_restart(tmp_path):
         assert await everything(contents) == b"nld"
 
 
+async def test_a_new_file_takes_no_place(area, tmp_path):
+    used = area.journal.room.used
+    for row in (1, 2):
+        contents = area.stage(None, 0)
+        await accept(area, contents, row)
+        assert contents.kept.ref.id == 0
+    assert area.journal.room.used < used + 250
+    again = await area.restore(contents.kept.ref, None)
+    assert await everything(again) == b""
+    await again.write(0, b"now")
+    await accept(area, again, 2)
+    again.truncate(0)
+    await accept(area, again, 2)
+    assert again.kept.ref.id == 0
+    over = area.stage(Base(b"old"), 3)
+    over.truncate(0)
+    await accept(area, over, 3)
+    assert await everything(await area.restore(over.kept.ref, Base(b"old"))) == b""
+
+
 async def test_describing_again_says_the_same(area):
     contents = area.stage(None, 0)
     await contents.write(0, b"x")
