@@ -48,7 +48,7 @@ async def status_of(tree: Tree, uploader: Uploader, broker: Broker) -> Status:
         done=done,
         rate=uploader.rate,
         settled=min((since for _, since, *_ in ages), default=now),
-        journal=0,
+        journal=tree.recorder.size,
         pending=tuple(
             pending_file(inode, uploader, now) for *_, inode in heapq.nsmallest(MAX_NAMED, ages)
         ),
