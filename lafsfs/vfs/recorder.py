@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 class Recorder(Protocol):
     """What keeps pending changes."""
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes on the local disk."""
-
     def require_room(self) -> None:
         """Raises an error with ENOSPC if nothing more can be accepted now."""
 
@@ -44,10 +40,6 @@ class MemoryRecorder:
     def __init__(self) -> None:
         self.inodes: dict[Inode, None] = {}
         self.accepts = 0
-
-    @property
-    def size(self) -> int:
-        return 0
 
     def require_room(self) -> None:
         return

@@ -48,7 +48,7 @@ async def status_of(tree: Tree, uploader: Uploader, broker: Broker) -> Status:
         done=done,
         rate=uploader.rate,
         settled=min((since for _, since, *_ in ages), default=now),
-        journal=tree.recorder.size,
+        journal=0,
         pending=tuple(
             pending_file(inode, uploader, now) for *_, inode in heapq.nsmallest(MAX_NAMED, ages)
         ),
