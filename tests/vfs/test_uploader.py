@@ -523,3 +523,15 @@ async def test_a_mutable_file_is_written_in_place_in_the_background(lazy, server
     await settled(lazy)
     async with open_maker(lazy.maker.grid.broker, lazy.clock) as other:
         assert await other.node(node.cap).read(0, 100) == b"AFTER!" + b"before" * 9
+
+
+async def test_what_is_forgotten_while_it_is_pending_goes_later(lazy, patient_clock):
+    numbers = [(await lazy.write(f"f{number}", b"x" * 1000)).ino for number in range(100)]
+    lazy.fs.forget([(number, 1) for number in numbers])
+    assert len(lazy.tree.table) == 101
+    assert await lazy.read("f7") == b"x" * 1000
+    await settled(lazy)
+    for _ in range(3):
+        lazy.fs.forget([(ROOT, 0)])
+    assert set(numbers) & {inode.number for inode in lazy.tree.table} <= {numbers[7]}
+    assert await lazy.read("f8") == b"x" * 1000
