@@ -13,14 +13,15 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
 
 .DEFAULT_GOAL := help
-.PHONY: help mount umount system install dev stock fmt lint type test test-interop check bench \
-        docs clean
+.PHONY: help mount umount system install dev stock fmt lint type test test-interop \
+        test-pjdfstest check bench docs clean
 
 help:
 	@echo 'make mount [MOUNTPOINT=$(FOLDER)]    an encrypted folder, from nothing'
 	@echo 'make umount [MOUNTPOINT=$(FOLDER)]   unmount it, once everything is stored'
 	@echo 'make test                  everything from nothing to green, real mounts included'
 	@echo 'make test-interop          against stock Tahoe-LAFS on a real grid; TAHOE=PATH if it is there'
+	@echo 'make test-pjdfstest PJDFSTEST=PATH   a POSIX test suite, built at PATH, as root'
 	@echo 'make check                 lint, type, test: what must pass before a commit'
 	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
 	@echo 'make install fmt lint type docs clean'
@@ -80,6 +81,10 @@ test: dev
 
 test-interop: dev stock
 	@TAHOE='$(TAHOE)' $(BIN)/python -m pytest -m interop tests/interop $(PYTEST_ARGS)
+
+# The suite is pjd/pjdfstest, cloned and built (autoreconf -ifs && ./configure && make).
+test-pjdfstest: dev
+	@$(BIN)/python -m tests.tools.pjdfstest '$(PJDFSTEST)' $(PJDFSTEST_ARGS)
 
 check: lint type test
 
