@@ -164,7 +164,7 @@ def gocryptfs(base: Path) -> Iterator[Callable[[], Path]]:
     cipher.mkdir(parents=True)
     point.mkdir()
     (base / "password").write_text("bench\n")
-    options = ["-q", "-passfile", str(base / "password")]
+    options = ["-q", "-nosyslog", "-passfile", str(base / "password")]
     subprocess.run(["gocryptfs", "-init", "-scryptn", "10", *options, str(cipher)], check=True)
 
     def unmount() -> None:
