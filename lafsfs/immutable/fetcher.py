@@ -1,9 +1,10 @@
-"""Fetching a run of segments: a race of share readers for k verified blocks of each.
+"""Fetching a run of segments: a race of share readers for k good blocks of each.
 
 Theory. Any k different shares do. The fetcher starts as many readers as it still needs, each at
 another server if it can. When one fails, or has a bad block, another takes its place; when one is
 overdue another is started beside it, and whichever comes first counts. As soon as a segment has its
-k blocks it is decoded, checked and delivered; when all have, everybody else is cancelled.
+k blocks it is decoded, checked and delivered; when all have, everybody else is cancelled. When the
+check fails, bad blocks are told from good ones, and those that are missing now are raced for again.
 
 Rules:
 
@@ -23,14 +24,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from lafsfs.cache.segments import Segment
-from lafsfs.crypto import erasure
-from lafsfs.crypto.hashes import ciphertext_segment_hash
 from lafsfs.errors import (
     CorruptShareError,
     LafsError,
@@ -43,6 +43,8 @@ from lafsfs.grid.asking import plain_errors
 from lafsfs.grid.broker import SMALL
 from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.choosing import best_reader, is_last_resort
+from lafsfs.immutable.decoding import decode, decode_and_hash
+from lafsfs.immutable.explaining import not_enough
 from lafsfs.immutable.share import Run
 from lafsfs.immutable.treerows import ROW_LEAVES
 from lafsfs.immutable.verified import ContradictionError
@@ -50,14 +52,12 @@ from lafsfs.immutable.verified import ContradictionError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from lafsfs.formats.geometry import CHKGeometry
     from lafsfs.grid.broker import Broker
     from lafsfs.immutable.claims import TreeClaims
     from lafsfs.immutable.finder import ShareFinder
     from lafsfs.immutable.share import Answer, ShareReader
     from lafsfs.immutable.verified import VerifiedFile
 
-MAX_NOTES = 12  # how many troubles an error message speaks of
 _SOME_ROW = range(0)
 
 
@@ -105,8 +105,8 @@ class SegmentFetcher:
         self._run = run
         self._deliver = deliver
         self._k = download.verified.cap.k
-        self._blocks: list[dict[int, bytes]] = [{} for _ in range(run.count)]
-        self._sources: list[list[ShareReader]] = [[] for _ in range(run.count)]
+        self._blocks: list[dict[int, memoryview]] = [{} for _ in range(run.count)]
+        self._sources: list[dict[int, ShareReader]] = [{} for _ in range(run.count)]
         self._open = set(range(run.count))  # neither delivered nor given up
         self._active: set[_Attempt] = set()
         self._asked: defaultdict[ShareReader, set[int]] = defaultdict(set)
@@ -283,7 +283,7 @@ class SegmentFetcher:
             self._finder.forget(reader)
 
     def _take(self, reader: ShareReader, answer: Answer, nursery: trio.Nursery) -> None:
-        """Verified blocks; whatever they complete is decoded."""
+        """Take in blocks; whatever they complete is decoded."""
         if answer.error is not None:
             self._note(reader, answer.error)
         assert self._verified.geometry is not None
@@ -291,18 +291,26 @@ class SegmentFetcher:
         for segment, block in answer.blocks.items():
             index = segment - first
             blocks = self._blocks[index]
-            if len(blocks) < self._k and reader.shnum not in blocks:
+            if index in self._open and reader.shnum not in blocks:
                 blocks[reader.shnum] = block
-                self._sources[index].append(reader)
+                self._sources[index][reader.shnum] = reader
                 if len(blocks) == self._k:
                     nursery.start_soon(self._finish, index, segment)
 
     # --- one segment ------------------------------------------------------------------------------
 
     async def _finish(self, index: int, segment: int) -> None:
+        """Decode, check and deliver; or find out that not all k blocks were good."""
         try:
             await self._complete_tree(index, segment)
-            self._deliver(await self._decoded(index, segment))
+            while len(self._blocks[index]) >= self._k:
+                found = await self._decoded(index, segment)
+                if found is not None:
+                    self._deliver(found)
+                    break
+            else:
+                self._poke()
+                return
         except (NotEnoughSharesError, ContradictionError) as error:
             self._error = self._error or error
         self._open.discard(index)
@@ -330,7 +338,7 @@ class SegmentFetcher:
 
     def _tree_candidate(self, index: int, tried: set[ShareReader]) -> ShareReader | None:
         """Whom to ask for rows: those that gave good blocks before all others."""
-        for reader in (*self._sources[index], *self._finder.readers):
+        for reader in (*self._sources[index].values(), *self._finder.readers):
             if reader not in tried and not reader.has_bad_tree and not reader.is_corrupt:
                 return reader
         return None
@@ -349,18 +357,36 @@ class SegmentFetcher:
         finally:
             self._trees.release(owner)
 
-    async def _decoded(self, index: int, segment: int) -> Segment:
+    async def _decoded(self, index: int, segment: int) -> Segment | None:
+        """The segment, or None if a block of it was bad and has been taken out."""
         geometry = self._verified.geometry
         assert geometry is not None
         size = geometry.segment_length(segment)
-        blocks = self._blocks[index]
-        if self._verified.checks_segments:
-            work = geometry.padded_length(segment)
-            ciphertext, digest = await work_on(work, decode_and_hash, blocks, geometry, size)
-            self._verified.check_segment(segment, digest)
-        else:  # a copy at most, which is quick
-            ciphertext = await work_on(size // 16, decode, blocks, geometry, size)
-        return Segment(segment, geometry, ciphertext)
+        used = dict(islice(sorted(self._blocks[index].items()), self._k))
+        if not self._verified.checks_segments:  # a copy at most, which is quick
+            ciphertext = await work_on(size // 16, decode, used, geometry, size)
+            return Segment(segment, geometry, ciphertext)
+        work = geometry.padded_length(segment)
+        ciphertext, digest = await work_on(work, decode_and_hash, used, geometry, size)
+        if self._verified.is_segment(segment, digest):
+            return Segment(segment, geometry, ciphertext)
+        if not await self._take_out_bad(index, segment, used):
+            text = f"the file was stored wrongly: good blocks make a bad segment {segment}"
+            raise ContradictionError(text)
+        return None
+
+    async def _take_out_bad(self, index: int, segment: int, used: Mapping[int, memoryview]) -> bool:
+        """Drop the blocks whose hash is wrong; whether there were any."""
+        found = False
+        for shnum, block in used.items():
+            reader = self._sources[index][shnum]
+            try:
+                await reader.check(segment, block)
+            except CorruptShareError as error:
+                found = True
+                self._note(reader, error)
+                del self._blocks[index][shnum]
+        return found
 
     # --- when it cannot be ------------------------------------------------------------------------
 
@@ -375,26 +401,5 @@ class SegmentFetcher:
         ]
         waiting += [f"{server.name} does not answer" for server in self._finder.silent]
         notes = [*filter(None, [reason]), *self._notes, *waiting, *self._finder.notes.values()]
-        notes = list(dict.fromkeys(notes))
-        more = len(notes) - MAX_NOTES
-        text = "; ".join(notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
-        shnums = {reader.shnum for reader in self._finder.readers}
-        good = len(self._blocks[index])
-        return NotEnoughSharesError(
-            f"{good} good shares of {len(shnums)} found, and {self._k} are needed: "
-            + (text or "there is no storage server")
-        )
-
-
-def decode(blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int) -> bytes:
-    """The segment of ``size`` bytes that k blocks make."""
-    chosen = {shnum: blocks[shnum] for shnum in sorted(blocks)[: geometry.k]}
-    return b"".join(erasure.decode(chosen, geometry.k, geometry.n))[:size]
-
-
-def decode_and_hash(
-    blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int
-) -> tuple[bytes, bytes]:
-    """The segment that k blocks make, and its hash."""
-    ciphertext = decode(blocks, geometry, size)
-    return ciphertext, ciphertext_segment_hash(ciphertext)
+        found = {reader.shnum for reader in self._finder.readers}
+        return not_enough(len(self._blocks[index]), self._k, len(found), notes)
