@@ -91,6 +91,7 @@ check: lint type test
 bench: dev stock
 	@$(BIN)/python -m tests.bench.side_by_side --tahoe '$(TAHOE)' $(BENCH_ARGS)
 	@$(BIN)/python -m tests.bench.reads --tahoe '$(TAHOE)' $(READS_ARGS)
+	@$(BIN)/python -m tests.bench.writes --tahoe '$(TAHOE)' $(WRITES_ARGS)
 
 docs: dev
 	@$(BIN)/python contrib/check_docs.py

@@ -94,6 +94,7 @@ class OurMount:
         assert process.stdout is not None
         process.stdin.write(self._cap.encode())
         process.stdin.close()
+        process.stdin = None
         if not process.stdout.readline():
             raise RuntimeError("lafsfs did not mount")
         self._process = process
@@ -123,6 +124,15 @@ class OurMount:
         if process.returncode:
             raise RuntimeError(f"lafsfs ended with {process.returncode}")
 
+    def kill(self) -> None:
+        """End the process at once, whatever is pending, and take the mount away."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._profiler.detach()
+            process.kill()
+            process.communicate()
+            run(["fusermount3", "-u", "-z", str(self.point)], allowed=(0, 1))
+
     def _command(self, name: str) -> None:
         command = [sys.executable, "-m", "lafsfs", name, str(self.point)]
         run(command, environment=self._lafsfs.environment)
@@ -141,8 +151,10 @@ def our_mount(lafsfs: Lafsfs, cap: str, profiler: Profiler) -> Iterator[Target]:
     mount = OurMount(lafsfs, cap, profiler)
     try:
         yield mount
-    finally:
-        mount.end()
+    except BaseException:
+        mount.kill()
+        raise
+    mount.end()
 
 
 # --- theirs ---------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 RATE = 200  # samples a second
 SHOWN = 30  # functions in each table
-WAITING = {"<method 'poll' of 'select.epoll' objects>"}  # for the kernel and for worker threads
+# Functions that wait when they call nothing: for the kernel, for worker threads, for work.
+WAITING = ("EpollIOManager.get_events ", "WorkerThread._work ", "<method 'poll' of 'select.epoll'")
 
 
 class Profiler(Protocol):
@@ -121,6 +122,8 @@ def sampled(lines: Iterable[str], rate: int) -> list[Spent]:
     for line in lines:
         stack, _, count = line.rpartition(" ")
         frames = [shortened(frame) for frame in stack.split(";")]
+        if frames[-1].startswith(WAITING):
+            continue
         itself[frames[-1]] += int(count)
         for frame in set(frames):
             below[frame] += int(count)
@@ -156,7 +159,7 @@ def traced(paths: list[str]) -> list[Spent]:
     return [
         Spent(shortened(f"{name} ({file}:{line})"), itself, below, calls)
         for (file, line, name), (_, calls, itself, below, _) in entries.items()
-        if name not in WAITING
+        if not name.startswith(WAITING)
     ]
 
 
@@ -165,7 +168,7 @@ def tables(spent: list[Spent]) -> Iterator[str]:
     head = f"{'itself s':>9} {'with s':>9} {'calls':>9}  function"
     yield f"\n{head}"
     yield from map(str, sorted(spent, key=lambda s: -s.itself)[:SHOWN])
-    ours = [entry for entry in spent if "(lafsfs/" in entry.function]
+    ours = [entry for entry in spent if re.search(r"\(lafsfs/(?!cli/|__main__)", entry.function)]
     yield f"\n{head}, of lafsfs alone"
     yield from map(str, sorted(ours, key=lambda s: -s.below)[:SHOWN])
 

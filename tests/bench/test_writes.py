@@ -71,6 +71,7 @@ def test_samples_are_added_up_by_function():
         "thread (7): MainThread;main (/x/site-packages/trio/a.py:1) 10",
         "thread (8): Trio thread 3;f (/y/lafsfs/lafsfs/b.py:3);f (/y/lafsfs/lafsfs/b.py:3) 20",
         "thread (9): Trio thread 12;f (/y/lafsfs/lafsfs/b.py:3) 20",
+        "thread (9): Trio thread 12;WorkerThread._work (/x/site-packages/trio/b.py:1) 500",
     ]
     spent = {entry.function: (entry.itself, entry.below) for entry in sampled(stacks, 10)}
     assert spent == {
