@@ -43,7 +43,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides that do the same. ``work`` makes what is new for one side in one round."""
+    """Two sides that do the same.
+
+    ``work`` makes what is new for one side in one round; it is told whether that is theirs.
+    """
 
     plans: tuple[Plan, ...]
     work: Callable[[bool], Work]
@@ -114,16 +117,23 @@ def on_mount(opened: Opened, work: Work) -> Result:
             work.write(Path(scratch))
         meter = Meter(target)
         work.write(target.point)
-        costs = {ACCEPTED: meter.read()}
+        costs = {ACCEPTED: told(ACCEPTED, meter)}
         target.settle()
-        costs[SETTLED] = meter.read()
+        costs[SETTLED] = told(SETTLED, meter)
         if not isinstance(work, Rsync):
             return Result(costs)
         target.renew()
         meter = Meter(target)
         content = work.again(target.point)
-        costs[AGAIN] = meter.read()
+        costs[AGAIN] = told(AGAIN, meter)
         return Result(costs, content)
+
+
+def told(phase: str, meter: Meter) -> Cost:
+    """What was done until now, which is also said."""
+    cost = meter.read()
+    tell(f"  {phase} {duration(cost.seconds)}, CPU {cost.processor:.2f} s")
+    return cost
 
 
 def compare(name: str, comparison: Comparison, rounds: int) -> Iterator[Row]:
@@ -131,11 +141,12 @@ def compare(name: str, comparison: Comparison, rounds: int) -> Iterator[Row]:
     mine: list[Result] = []
     theirs: list[Result] = []
     for number in range(rounds):
+        tell(f"{name}, round {number + 1} of {rounds}, lafsfs")
         work = comparison.work(False)
         mine.append(on_mount(comparison.ours, work))
-        tell(f"{name}, round {number + 1} of {rounds}: lafsfs {shown(mine[-1])}")
+        tell(f"{name}, round {number + 1} of {rounds}, {comparison.plans[0].against}")
         theirs.append(comparison.theirs(comparison.work(True)))
-        tell(f"{name}, round {number + 1} of {rounds}: theirs {shown(theirs[-1])}")
+    tell(f"{name}: comparing what is there with what was written")
     with comparison.ours() as target:
         work.check(target.point)
     for plan in comparison.plans:
@@ -145,10 +156,6 @@ def compare(name: str, comparison: Comparison, rounds: int) -> Iterator[Row]:
 def transferred(results: list[Result]) -> int:
     """The most bytes of content that any round transferred although nothing had changed."""
     return max(result.content or 0 for result in results)
-
-
-def shown(result: Result) -> str:
-    return ", ".join(f"{phase} {duration(cost.seconds)}" for phase, cost in result.costs.items())
 
 
 def row_of(plan: Plan, mine: list[Result], theirs: list[Result]) -> Row:

@@ -38,8 +38,8 @@ from tests.bench.comparing import (
     Row,
     compare,
     on_mount,
-    shown,
     tell,
+    told,
 )
 from tests.bench.mounts import (
     Meter,
@@ -107,7 +107,10 @@ class Embedded:
                 return None
         what = "create, write and close a small file, accepted"
         plan = Plan(ACCEPTED, what, "pyfuse3's tmpfs example", 0.4, each=CREATED)
-        work = lambda theirs: Create(self._source().name, CREATED, TINY)  # noqa: E731
+
+        def work(theirs: bool) -> Work:
+            return Create(self._source().name, CREATED, TINY)
+
         theirs = partial(on_mount, partial(tmpfs_example, program, self._base))
         return Comparison((plan,), work, self._ours, theirs)
 
@@ -115,7 +118,10 @@ class Embedded:
         size = self._options.megabytes * 10**6
         what = f"cp of a file of {self._options.megabytes} MB, accepted"
         plan = Plan(ACCEPTED, what, "gocryptfs", 0.7)
-        work = lambda theirs: Copy(self._source(), size)  # noqa: E731
+
+        def work(theirs: bool) -> Work:
+            return Copy(self._source(), size)
+
         return Comparison((plan,), work, self._ours, self._gocryptfs())
 
     def _untar(self) -> Comparison:
@@ -125,7 +131,10 @@ class Embedded:
             Plan(ACCEPTED, f"{what}, accepted", "gocryptfs", 0.4),
             Plan(SETTLED, "the same until settled", "gocryptfs and sync", None),
         )
-        work = lambda theirs: Untar(self._source(), directories, files, TINY)  # noqa: E731
+
+        def work(theirs: bool) -> Work:
+            return Untar(self._source(), directories, files, TINY)
+
         return Comparison(plans, work, self._ours, self._gocryptfs())
 
     def _gocryptfs(self) -> Callable[[Work], Result]:
@@ -208,9 +217,12 @@ class OnFiveServers:
             assert isinstance(work, Copy)
             meter = Meter(TheirMount(self._base, lambda: [self._stock_client()], None))
             self._grid.web.put(work.contents)
-            return Result({SETTLED: meter.read()})
+            return Result({SETTLED: told(SETTLED, meter)})
 
-        return Comparison((plan,), lambda theirs: Copy(self._source(), size), self._ours, theirs)
+        def work(theirs: bool) -> Work:
+            return Copy(self._source(), size)
+
+        return Comparison((plan,), work, self._ours, theirs)
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -252,8 +264,8 @@ def comparisons(
 
 def profile(name: str, comparison: Comparison, watcher: Profiler) -> None:
     """One round of our side, watched."""
-    result = on_mount(comparison.ours, comparison.work(False))
-    print(f"{name}: {shown(result)}, while watched by", end=" ")
+    tell(f"{name}, while it is watched")
+    on_mount(comparison.ours, comparison.work(False))
     for line in watcher.report():
         print(line)
 
