@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -43,17 +42,18 @@ from lafsfs.grid.asking import plain_errors
 from lafsfs.grid.broker import SMALL
 from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.choosing import best_reader, is_last_resort
-from lafsfs.immutable.decoding import decode, decode_and_hash
+from lafsfs.immutable.decoding import Task, decode_all, lowest
 from lafsfs.immutable.explaining import not_enough
 from lafsfs.immutable.share import Run
 from lafsfs.immutable.treerows import ROW_LEAVES
 from lafsfs.immutable.verified import ContradictionError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection
 
     from lafsfs.grid.broker import Broker
     from lafsfs.immutable.claims import TreeClaims
+    from lafsfs.immutable.decoding import Decoded
     from lafsfs.immutable.finder import ShareFinder
     from lafsfs.immutable.share import Answer, ShareReader
     from lafsfs.immutable.verified import VerifiedFile
@@ -286,8 +286,8 @@ class SegmentFetcher:
         """Take in blocks; whatever they complete is decoded."""
         if answer.error is not None:
             self._note(reader, answer.error)
-        assert self._verified.geometry is not None
-        first = self._run.segments(self._verified.geometry).start
+        first = self._segments.start
+        complete = []
         for segment, block in answer.blocks.items():
             index = segment - first
             blocks = self._blocks[index]
@@ -295,27 +295,70 @@ class SegmentFetcher:
                 blocks[reader.shnum] = block
                 self._sources[index][reader.shnum] = reader
                 if len(blocks) == self._k:
-                    nursery.start_soon(self._finish, index, segment)
+                    complete.append(index)
+        if complete:
+            nursery.start_soon(self._finish, complete)
 
-    # --- one segment ------------------------------------------------------------------------------
+    # --- whole segments ---------------------------------------------------------------------------
 
-    async def _finish(self, index: int, segment: int) -> None:
+    @property
+    def _segments(self) -> range:
+        """Their numbers, once it is known how the file is cut."""
+        assert self._verified.geometry is not None
+        return self._run.segments(self._verified.geometry)
+
+    async def _finish(self, indexes: list[int]) -> None:
         """Decode, check and deliver; or find out that not all k blocks were good."""
-        try:
-            await self._complete_tree(index, segment)
-            while len(self._blocks[index]) >= self._k:
-                found = await self._decoded(index, segment)
-                if found is not None:
-                    self._deliver(found)
-                    break
-            else:
-                self._poke()
-                return
-        except (NotEnoughSharesError, ContradictionError) as error:
-            self._error = self._error or error
+        while indexes:
+            ready = [index for index in indexes if await self._has_tree(index)]
+            if not ready:
+                break
+            decoded = await self._decoded(ready)
+            wrong = [i for i, segment in decoded.items() if not self._accept(i, segment)]
+            indexes = [index for index in wrong if await self._has_others(index)]
+        self._poke()
+
+    def _close(self, index: int, error: LafsError | None = None) -> None:
+        """Have done with a segment."""
+        self._error = self._error or error
         self._open.discard(index)
         self._blocks[index].clear()
-        self._poke()
+
+    def _accept(self, index: int, decoded: Decoded) -> bool:
+        """Deliver a segment if it is right."""
+        geometry, number = self._verified.geometry, self._segments[index]
+        assert geometry is not None
+        if decoded.digest and not self._verified.is_segment(number, decoded.digest):
+            return False
+        self._deliver(Segment(number, geometry, decoded.ciphertext))
+        self._close(index)
+        return True
+
+    async def _has_others(self, index: int) -> bool:
+        """Drop the blocks that made a segment wrong; whether there are enough others already."""
+        found = False
+        number = self._segments[index]
+        for shnum, block in lowest(self._blocks[index], self._k).items():
+            reader = self._sources[index][shnum]
+            try:
+                await reader.check(number, block)
+            except CorruptShareError as error:
+                found = True
+                self._note(reader, error)
+                del self._blocks[index][shnum]
+                self._poke()
+        if not found:
+            text = f"the file was stored wrongly: good blocks make a bad segment {number}"
+            self._close(index, ContradictionError(text))
+        return found and len(self._blocks[index]) >= self._k
+
+    async def _has_tree(self, index: int) -> bool:
+        try:
+            await self._complete_tree(index, self._segments[index])
+        except NotEnoughSharesError as error:
+            self._close(index, error)
+            return False
+        return True
 
     async def _complete_tree(self, index: int, segment: int) -> None:
         """Have the rows of the ciphertext hash tree, which usually came with the blocks."""
@@ -357,36 +400,20 @@ class SegmentFetcher:
         finally:
             self._trees.release(owner)
 
-    async def _decoded(self, index: int, segment: int) -> Segment | None:
-        """The segment, or None if a block of it was bad and has been taken out."""
-        geometry = self._verified.geometry
+    async def _decoded(self, indexes: list[int]) -> dict[int, Decoded]:
+        """What the blocks of some segments make: all of them with one hop to a thread."""
+        geometry, first = self._verified.geometry, self._segments.start
         assert geometry is not None
-        size = geometry.segment_length(segment)
-        used = dict(islice(sorted(self._blocks[index].items()), self._k))
-        if not self._verified.checks_segments:  # a copy at most, which is quick
-            ciphertext = await work_on(size // 16, decode, used, geometry, size)
-            return Segment(segment, geometry, ciphertext)
-        work = geometry.padded_length(segment)
-        ciphertext, digest = await work_on(work, decode_and_hash, used, geometry, size)
-        if self._verified.is_segment(segment, digest):
-            return Segment(segment, geometry, ciphertext)
-        if not await self._take_out_bad(index, segment, used):
-            text = f"the file was stored wrongly: good blocks make a bad segment {segment}"
-            raise ContradictionError(text)
-        return None
-
-    async def _take_out_bad(self, index: int, segment: int, used: Mapping[int, memoryview]) -> bool:
-        """Drop the blocks whose hash is wrong; whether there were any."""
-        found = False
-        for shnum, block in used.items():
-            reader = self._sources[index][shnum]
-            try:
-                await reader.check(segment, block)
-            except CorruptShareError as error:
-                found = True
-                self._note(reader, error)
-                del self._blocks[index][shnum]
-        return found
+        hashed = self._verified.checks_segments
+        tasks = [
+            Task(lowest(self._blocks[i], self._k), geometry.segment_length(first + i), hashed)
+            for i in indexes
+        ]
+        work = sum(geometry.padded_length(first + index) for index in indexes)
+        if not hashed:
+            work //= 16  # a copy at most, which is quick
+        results = await work_on(work, decode_all, tasks, self._k, self._verified.cap.n)
+        return dict(zip(indexes, results, strict=True))
 
     # --- when it cannot be ------------------------------------------------------------------------
 
