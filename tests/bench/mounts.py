@@ -78,13 +78,13 @@ class OurMount:
         self._ended = 0.0  # seconds of processor time of processes that are gone
         self.point = lafsfs.base / "written"
         self.point.mkdir(exist_ok=True)
-        self.renew()
 
     def renew(self) -> None:
+        """Mount it, unless it is mounted."""
         if self._process is not None:
             return
         arguments = ["mount", *self._lafsfs.arguments, "-f", "-" if self._cap else "home:"]
-        process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [*self._profiler.python(), "-m", "lafsfs", *arguments, str(self.point)],
             env=self._lafsfs.environment,
             stdin=subprocess.PIPE,
@@ -97,7 +97,6 @@ class OurMount:
         process.stdin = None
         if not process.stdout.readline():
             raise RuntimeError("lafsfs did not mount")
-        self._process = process
         self._profiler.attach(process.pid)
 
     def processor(self) -> float:
@@ -150,6 +149,7 @@ def our_mount(lafsfs: Lafsfs, cap: str, profiler: Profiler) -> Iterator[Target]:
     """A mount for as long as the block lasts."""
     mount = OurMount(lafsfs, cap, profiler)
     try:
+        mount.renew()
         yield mount
     except BaseException:
         mount.kill()

@@ -17,6 +17,8 @@ import json
 import os
 import platform
 import shutil
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -300,6 +302,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or mounts and servers would stay
     options = parsed()
     rows: list[Row] = []
     if not options.json and not options.profile:
