@@ -42,7 +42,7 @@ from lafsfs.errors import (
     NotADirectoryNodeError,
     UsageError,
 )
-from lafsfs.fuse.arenas import bound_arenas
+from lafsfs.fuse.arenas import tune_malloc
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
 from lafsfs.fuse.requests import enlarge_read_ahead
@@ -386,7 +386,7 @@ async def run_mount(
     """
     if not isinstance(root, DirectoryCap):
         raise NotADirectoryNodeError(f"this {root.kind} capability is of a file, not of a folder")
-    bound_arenas()
+    tune_malloc()
     await trio.to_thread.run_sync(check_mountpoint, mountpoint)
     real_mountpoint = await trio.to_thread.run_sync(os.path.realpath, mountpoint)
     await trio.to_thread.run_sync(_make_private, settings.state_directory)
