@@ -96,6 +96,7 @@ class Shareholders:
         ]
         self._dropped: list[ShareWriter] = []
         self._notes: list[str] = list(places.notes.values())
+        self._leased = frozenset(places.leased)
         self._lacks_room = places.lacks_room
         self._stale = False
 
@@ -264,11 +265,10 @@ class Shareholders:
         self._held[server].discard(shnum)
 
     async def renew_leases(self) -> None:
-        """Leave our lease on servers whose shares were reused and that got no new ones."""
-        written = {writer.server for writer in self._writers}
+        """Leave our lease on servers whose shares are reused, where reserving has not done so."""
         async with trio.open_nursery() as nursery:
             for server, shnums in self._held.items():
-                if shnums and server not in written:
+                if shnums and server not in self._leased:
                     nursery.start_soon(self._renew, server)
 
     async def _renew(self, server: StorageServer) -> None:
