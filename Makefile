@@ -5,6 +5,7 @@ VENV       ?= .venv
 STOCK_VENV ?= .venv-stock
 TAHOE      ?= $(STOCK_VENV)/bin/tahoe
 MOUNTPOINT ?= $(HOME)/lafs
+OPERATIONS ?= 100000
 SOURCES    := lafsfs tests
 
 BIN    := $(VENV)/bin
@@ -14,7 +15,7 @@ FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
 
 .DEFAULT_GOAL := help
 .PHONY: help mount umount system install dev stock fmt lint type test test-interop \
-        test-pjdfstest check bench docs clean
+        test-pjdfstest test-stress test-random check bench docs clean
 
 help:
 	@echo 'make mount [MOUNTPOINT=$(FOLDER)]    an encrypted folder, from nothing'
@@ -22,6 +23,8 @@ help:
 	@echo 'make test                  everything from nothing to green, real mounts included'
 	@echo 'make test-interop          against stock Tahoe-LAFS on a real grid; TAHOE=PATH if it is there'
 	@echo 'make test-pjdfstest PJDFSTEST=PATH   a POSIX test suite, built at PATH, as root'
+	@echo 'make test-stress           fio and stress-ng, verifying, whichever are installed'
+	@echo 'make test-random [OPERATIONS=$(OPERATIONS)]   random operations on a mount and a directory'
 	@echo 'make check                 lint, type, test: what must pass before a commit'
 	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
 	@echo 'make install fmt lint type docs clean'
@@ -85,6 +88,12 @@ test-interop: dev stock
 # The suite is pjd/pjdfstest, cloned and built (autoreconf -ifs && ./configure && make).
 test-pjdfstest: dev
 	@$(BIN)/python -m tests.tools.pjdfstest '$(PJDFSTEST)' $(PJDFSTEST_ARGS)
+
+test-stress: dev
+	@$(BIN)/python -m tests.tools.stress $(STRESS_ARGS)
+
+test-random: dev
+	@$(BIN)/python -m tests.tools.random_ops --operations '$(OPERATIONS)' $(RANDOM_ARGS)
 
 check: lint type test
 

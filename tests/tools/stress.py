@@ -44,7 +44,7 @@ STRESSORS: dict[str, tuple[str, ...]] = {
     "chdir": ("--chdir-dirs", "64"),
     "chmod": (),
     "chown": (),
-    "copy-file": ("--copy-file-bytes", "8M"),
+    "copy-file": ("--copy-file-bytes", "128M"),
     "dentry": ("--dentries", "64"),
     "dir": ("--dir-dirs", "64"),
     "dirdeep": ("--dirdeep-dirs", "1", "--dirdeep-inodes", "64"),
