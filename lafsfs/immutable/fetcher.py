@@ -44,7 +44,7 @@ from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.choosing import best_reader, is_last_resort
 from lafsfs.immutable.decoding import Task, decode_all, lowest
 from lafsfs.immutable.explaining import not_enough
-from lafsfs.immutable.share import Run
+from lafsfs.immutable.share import Answer, Run
 from lafsfs.immutable.treerows import ROW_LEAVES
 from lafsfs.immutable.verified import ContradictionError
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from lafsfs.immutable.claims import TreeClaims
     from lafsfs.immutable.decoding import Decoded
     from lafsfs.immutable.finder import ShareFinder
-    from lafsfs.immutable.share import Answer, ShareReader
+    from lafsfs.immutable.share import ShareReader
     from lafsfs.immutable.verified import VerifiedFile
 
 _SOME_ROW = range(0)
@@ -168,7 +168,7 @@ class SegmentFetcher:
             attempt = self._attempt(*choice)
             self._active.add(attempt)
             self._asked[attempt.reader].update(attempt.indexes)
-            nursery.start_soon(self._read, attempt, nursery)
+            nursery.start_soon(self._read, attempt)
 
     def _lacking(self) -> list[int]:
         """The segments that need one more reader, if those that are not overdue succeed."""
@@ -254,7 +254,7 @@ class SegmentFetcher:
 
     # --- one share --------------------------------------------------------------------------------
 
-    async def _read(self, attempt: _Attempt, nursery: trio.Nursery) -> None:
+    async def _read(self, attempt: _Attempt) -> None:
         reader = attempt.reader
         geometry = self._verified.likely_geometry
         part = self._run.part(attempt.indexes, geometry)
@@ -262,18 +262,23 @@ class SegmentFetcher:
         if self._verified.geometry is None and self._verified.checks_segments:
             rows.append(_SOME_ROW)  # those above may not be the rows there are
         with_tree = not reader.has_bad_tree and self._trees.claim(rows, attempt)
+        answer = Answer({})
+        failed = True
         try:
             answer = await reader.blocks(part, with_tree=with_tree)
+            failed = answer.error is not None
         except ContradictionError as error:
             self._error = error
             self._open.clear()
         except (CorruptShareError, ServerError) as error:
             self._note(reader, error)
-        else:
-            self._take(reader, answer, nursery)
+        complete = self._take(reader, answer)
         self._active.discard(attempt)
         self._trees.release(attempt)
-        self._poke()
+        if failed or (not self._active and len(complete) < len(self._open)):
+            self._poke()
+        if complete:
+            await self._finish(complete)
 
     def _note(self, reader: ShareReader, error: LafsError) -> None:
         self._notes.append(str(error))
@@ -282,22 +287,20 @@ class SegmentFetcher:
         elif isinstance(error, NoSuchShareError):
             self._finder.forget(reader)
 
-    def _take(self, reader: ShareReader, answer: Answer, nursery: trio.Nursery) -> None:
-        """Take in blocks; whatever they complete is decoded."""
+    def _take(self, reader: ShareReader, answer: Answer) -> list[int]:
+        """Take in blocks; which segments have all that they need now."""
         if answer.error is not None:
             self._note(reader, answer.error)
-        first = self._segments.start
         complete = []
         for segment, block in answer.blocks.items():
-            index = segment - first
+            index = segment - self._segments.start
             blocks = self._blocks[index]
             if index in self._open and reader.shnum not in blocks:
                 blocks[reader.shnum] = block
                 self._sources[index][reader.shnum] = reader
                 if len(blocks) == self._k:
                     complete.append(index)
-        if complete:
-            nursery.start_soon(self._finish, complete)
+        return complete
 
     # --- whole segments ---------------------------------------------------------------------------
 
