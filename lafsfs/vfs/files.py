@@ -180,13 +180,15 @@ class Files:
         return len(data)
 
     async def truncate(self, inode: FileInode, size: int) -> None:
-        """Cut or grow a file; it is staged afterwards unless it had that size."""
+        """Cut or grow a file; it is staged afterwards, or only touched if it had that size."""
         self._check_size(inode, size)
         if inode.is_mutable and not inode.is_dirty:
             await self.learn_size(inode, max_age=0)
         self._modified(inode)
         if inode.is_dirty or size != inode.size:
             self._stage(inode).truncate(size)
+        else:
+            self._tree.touch(inode, inode.posix)
 
     async def flush(self, number: int) -> None:
         """What close(2) waits for."""

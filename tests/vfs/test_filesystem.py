@@ -235,6 +235,21 @@ async def test_hard_links(world, broker, tmp_path):
         await world.fs.link(made.ino, ROOT, b"d")
 
 
+async def test_emptying_an_empty_file_is_a_change_that_lasts(world, broker, tmp_path):
+    made = await world.write("f", b"")
+    await world.fs.setattr(made.ino, SetAttributes(mtime_ns=5), ME)
+    assert await world.fs.drain() == ()
+    opened = await world.fs.open(made.ino, os.O_WRONLY | os.O_TRUNC)
+    await world.fs.flush(opened.handle)
+    await world.fs.release(opened.handle)
+    changed = (await world.path("f")).mtime_ns
+    assert changed > made.mtime_ns
+    assert await world.fs.drain() == ()
+    root = world.tree.directory_inode(ROOT).cap
+    async with open_world(broker, tmp_path, root) as again:
+        assert (await again.path("f")).mtime_ns == changed
+
+
 async def forget_all(world):
     """What the kernel does when memory is short."""
     for inode in list(world.tree.table):
