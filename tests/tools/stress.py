@@ -48,7 +48,7 @@ STRESSORS: dict[str, tuple[str, ...]] = {
     "dentry": ("--dentries", "64"),
     "dir": ("--dir-dirs", "64"),
     "dirdeep": ("--dirdeep-dirs", "1", "--dirdeep-inodes", "64"),
-    "dirmany": ("--dirmany-filsize", "1K"),
+    "dirmany": (),
     "dnotify": (),
     "fcntl": (),
     "file-ioctl": (),
