@@ -43,6 +43,7 @@ from lafsfs.errors import (
     UsageError,
 )
 from lafsfs.fuse.arenas import tune_malloc
+from lafsfs.fuse.collecting import spare_the_old
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
 from lafsfs.fuse.requests import enlarge_read_ahead
@@ -442,6 +443,7 @@ async def _serve(session: Session, fs: FileSystem, ready: Callable[[], None]) ->
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, session, fs, patience)
+            spare_the_old()
             ready()
             await session.serve()
             nursery.cancel_scope.cancel()
