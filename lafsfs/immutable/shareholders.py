@@ -101,10 +101,12 @@ class Shareholders:
         self._stale = False
 
     @property
-    def wants_sending(self) -> bool:
-        """Whether a batch has come together."""
+    def room(self) -> int:
+        """Bytes of each share that a batch lacks; none once it has come together."""
         longest = max((writer.buffered for writer in self._writers), default=0)
-        return longest >= BATCH_SIZE or self.is_swollen
+        total = sum(writer.buffered for writer in self._writers)
+        share = (MAX_BUFFERED - total) // max(1, len(self._writers))
+        return max(0, min(BATCH_SIZE - longest, share))
 
     @property
     def is_swollen(self) -> bool:

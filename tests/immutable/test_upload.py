@@ -125,21 +125,32 @@ async def test_one_segment_is_read_once_and_many_twice():
     await put(broker, small)
     await put(broker, large)
     assert small.reads == [(0, 1000)]
-    assert large.reads == [(i * 10_000, 10_000) for i in range(10)] * 2
+    assert large.reads == [(0, 100_000)] * 2
+
+
+async def test_what_is_large_is_read_by_pieces():
+    """For the key as it suits hashing, then as many segments as make a batch of the shares."""
+    _, broker = empty_grid(4)
+    source = CountingSource(bytes(9 << 20))
+    await put(broker, source, Encoding(2, 3, 4))
+    first = [(0, 4 << 20), (4 << 20, 4 << 20), (8 << 20, 1 << 20)]
+    assert source.reads[:3] == first
+    batches = [(start << 20, 2 << 20) for start in range(0, 8, 2)]
+    assert source.reads[3:] == [*batches, (8 << 20, 1 << 20)]
 
 
 async def test_without_convergence_contents_are_read_once():
     _, broker = empty_grid(4)
     source = CountingSource(LARGE)
     await put(broker, source, convergence=None)
-    assert source.reads == [(i * 10_000, 10_000) for i in range(10)]
+    assert source.reads == [(0, 100_000)]
 
 
 class ChangingSource(CountingSource):
     """Contents that somebody writes to between the two passes."""
 
     async def read(self, offset, size):
-        if len(self.reads) == 10:
+        if len(self.reads) == 1:
             self.data = self.data[:55_555] + b"!" + self.data[55_556:]
         return await super().read(offset, size)
 
@@ -156,7 +167,7 @@ class ShrinkingSource(CountingSource):
     """Contents that are cut while they are being read a second time."""
 
     async def read(self, offset, size):
-        if len(self.reads) == 15:
+        if len(self.reads) == 1:
             self.data = self.data[:52_000]
         return await super().read(offset, size)
 
@@ -169,18 +180,23 @@ async def test_contents_that_shrink_meanwhile_are_not_stored():
 
 
 class FailingSource(CountingSource):
-    """Contents on a disk that breaks."""
+    """Contents on a disk that breaks after ``good`` reads."""
+
+    good = 0
 
     async def read(self, offset, size):
-        if len(self.reads) == 13:
+        if len(self.reads) == self.good:
             raise OSError(5, "Input/output error")
         return await super().read(offset, size)
 
 
-async def test_an_error_of_the_source_comes_through_as_it_is():
+@pytest.mark.parametrize("good", [0, 2, 3, 4, 5])
+async def test_an_error_of_the_source_comes_through_as_it_is(good):
     servers, broker = empty_grid(4)
+    source = FailingSource(bytes(9 << 20))
+    source.good = good
     with pytest.raises(OSError, match="Input/output error"):
-        await put(broker, FailingSource(LARGE))
+        await put(broker, source, Encoding(2, 3, 4))
     assert nothing_unfinished(servers)
 
 
@@ -587,7 +603,7 @@ async def test_reading_never_runs_far_ahead_of_the_slowest_server(autojump_clock
     servers[2].delay = 5.0
     source = EndlessSource(24 << 20, servers)
     await put(broker, source, Encoding(2, 3, 4), convergence=None)
-    assert source.ahead <= 5 << 20  # a batch on its way, one coming together: 2 MiB each, and one
+    assert source.ahead <= 4 << 20  # a batch on its way, one coming together: 2 MiB each
 
 
 async def test_shares_are_where_the_capability_says():
