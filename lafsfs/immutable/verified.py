@@ -137,7 +137,7 @@ class VerifiedFile:
         :data:`~lafsfs.immutable.treerows.ROW_LEAVES`.
         """
         if not self.knows_share(shnum):
-            return rows_over(segments, num_segments)
+            return list(rows_over(segments, num_segments))
         return self._missing(self._block_tree(shnum), segments)
 
     def ciphertext_rows(self, segments: range, num_segments: int) -> list[range]:
@@ -145,7 +145,7 @@ class VerifiedFile:
         if not self.checks_segments:
             return []
         if self.geometry is None:
-            return rows_over(segments, num_segments)
+            return list(rows_over(segments, num_segments))
         return self._missing(self._ciphertext_tree, segments)
 
     def _missing(self, tree: IncompleteHashTree, segments: range) -> list[range]:
