@@ -12,6 +12,8 @@ directories, and times that nobody set. Those have to be recent where the plain 
 a change of names has to move the mtime of the mount's directory. Pages of a shared mapping reach a
 FUSE file system when the kernel likes: the mtime of such a file counts again once it was set after
 the mapping has gone.
+
+As root the kernel is made to forget the mount's files now and then.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD = -100
+MS_NOSUID, MS_NODEV, MS_REMOUNT = 2, 4, 32  # mount(2)
 ROOT = os.geteuid() == 0
 
 NAMES = ("a", "b", "c", "dir", "e\u0301", "long " * 40)
@@ -621,6 +624,18 @@ def sync_directory(check: Checker) -> None:
     check.both("fsyncdir", f"fsync directory {path}", call)
 
 
+# --- the kernel's memory --------------------------------------------------------------------------
+
+
+def forget(check: Checker) -> None:
+    """Have the kernel forget all it can of the mount, as it does when memory is short."""
+    if ROOT:
+        check.recent.append(f"{check.done}: forget")
+        path = os.fsencode(check.mounted.root)
+        if LIBC.mount(None, path, None, MS_REMOUNT | MS_NOSUID | MS_NODEV, None):
+            raise OSError(ctypes.get_errno(), "remounting in the kernel")
+
+
 # --- odds and ends --------------------------------------------------------------------------------
 
 
@@ -690,6 +705,7 @@ WEIGHTED: dict[Callable[[Checker], None], int] = {
     set_xattr: 2,
     remove_xattr: 1,
     sync_directory: 1,
+    forget: 1,
 }
 OPERATIONS = tuple(WEIGHTED)
 WEIGHTS = tuple(WEIGHTED.values())
