@@ -5,6 +5,7 @@ VENV       ?= .venv
 STOCK_VENV ?= .venv-stock
 TAHOE      ?= $(STOCK_VENV)/bin/tahoe
 MOUNTPOINT ?= $(HOME)/lafs
+OPERATIONS ?= 100000
 SOURCES    := lafsfs tests
 
 BIN    := $(VENV)/bin
@@ -13,14 +14,17 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
 
 .DEFAULT_GOAL := help
-.PHONY: help mount umount system install dev stock fmt lint type test test-interop check bench \
-        docs clean
+.PHONY: help mount umount system install dev stock fmt lint type test test-interop \
+        test-pjdfstest test-stress test-random check bench docs clean
 
 help:
 	@echo 'make mount [MOUNTPOINT=$(FOLDER)]    an encrypted folder, from nothing'
 	@echo 'make umount [MOUNTPOINT=$(FOLDER)]   unmount it, once everything is stored'
 	@echo 'make test                  everything from nothing to green, real mounts included'
 	@echo 'make test-interop          against stock Tahoe-LAFS on a real grid; TAHOE=PATH if it is there'
+	@echo 'make test-pjdfstest PJDFSTEST=PATH   a POSIX test suite, built at PATH, as root'
+	@echo 'make test-stress           fio and stress-ng, verifying, whichever are installed'
+	@echo 'make test-random [OPERATIONS=$(OPERATIONS)]   random operations on a mount and a directory'
 	@echo 'make check                 lint, type, test: what must pass before a commit'
 	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
 	@echo 'make install fmt lint type docs clean'
@@ -81,11 +85,22 @@ test: dev
 test-interop: dev stock
 	@TAHOE='$(TAHOE)' $(BIN)/python -m pytest -m interop tests/interop $(PYTEST_ARGS)
 
+# The suite is pjd/pjdfstest, cloned and built (autoreconf -ifs && ./configure && make).
+test-pjdfstest: dev
+	@$(BIN)/python -m tests.tools.pjdfstest '$(PJDFSTEST)' $(PJDFSTEST_ARGS)
+
+test-stress: dev
+	@$(BIN)/python -m tests.tools.stress $(STRESS_ARGS)
+
+test-random: dev
+	@$(BIN)/python -m tests.tools.random_ops --operations '$(OPERATIONS)' $(RANDOM_ARGS)
+
 check: lint type test
 
 bench: dev stock
 	@$(BIN)/python -m tests.bench.side_by_side --tahoe '$(TAHOE)' $(BENCH_ARGS)
 	@$(BIN)/python -m tests.bench.reads --tahoe '$(TAHOE)' $(READS_ARGS)
+	@$(BIN)/python -m tests.bench.writes --tahoe '$(TAHOE)' $(WRITES_ARGS)
 
 docs: dev
 	@$(BIN)/python contrib/check_docs.py

@@ -22,6 +22,7 @@ import os
 import secrets as random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -38,9 +39,10 @@ from lafsfs.errors import (
     NotADirectoryNodeError,
     UsageError,
 )
-from lafsfs.fuse.arenas import bound_arenas
+from lafsfs.fuse.arenas import tune_malloc
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
+from lafsfs.fuse.requests import enlarge_read_ahead
 from lafsfs.fuse.serving import Patience, serve
 from lafsfs.fuse.session import check_mountpoint, open_session
 from lafsfs.gbs.discovery.roster import Roster
@@ -396,8 +398,9 @@ async def run_mount(
     """
     if not isinstance(root, DirectoryCap):
         raise NotADirectoryNodeError(f"this {root.kind} capability is of a file, not of a folder")
-    bound_arenas()
+    tune_malloc()
     await trio.to_thread.run_sync(check_mountpoint, mountpoint)
+    real_mountpoint = await trio.to_thread.run_sync(os.path.realpath, mountpoint)
     await trio.to_thread.run_sync(_make_private, settings.state_directory)
     if not root.can_write:  # then nothing below can be written either
         options = replace(options, read_only=True)
@@ -424,7 +427,11 @@ async def run_mount(
             read_ahead=min(READ_AHEAD, settings.caches.memory // 2),
         )
         async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:
-            operations = LafsOperations(fs, Deadlines(answer=options.deadline + GRACE))
+            operations = LafsOperations(
+                fs,
+                Deadlines(answer=options.deadline + GRACE),
+                first_open=partial(enlarge_read_ahead, real_mountpoint),
+            )
             patience = Patience()
             async with (
                 open_session(operations, mountpoint, options.for_fuse(), invalidations) as session,

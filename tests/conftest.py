@@ -15,7 +15,7 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("hunt", deadline=None, max_examples=5000)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-REAL = {"cli", "mounted"}  # tests of whole processes, signals and mounts
+REAL = {"cli", "mounted", "tools"}  # tests of whole processes, signals and mounts
 HERE = Path(__file__).parent
 
 

@@ -7,7 +7,7 @@ are, so that a reader who holds all of them computes nothing.
 Rules:
 
 - All blocks of one call have the same length; the padding that makes it so is ``formats.geometry``.
-- The code detects no errors. Blocks are verified against their hash trees before they come here.
+- The code detects no errors. Blocks are verified before they come here, or what they make is.
 - Numbers are share numbers, 0 to n-1, and ``1 <= k <= n <= 256``.
 """
 

@@ -83,10 +83,17 @@ class LafsOperations(pyfuse3.Operations):
     enable_writeback_cache = False  # the vfs must see writes in order, and errors must be theirs
     enable_acl = True
 
-    def __init__(self, fs: FileSystemAPI, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self,
+        fs: FileSystemAPI,
+        deadlines: Deadlines | None = None,
+        first_open: Callable[[], object] | None = None,
+    ) -> None:
+        """``first_open`` is called once, when the first file is being opened; it must not wait."""
         super().__init__()
         self._fs = fs
         self.deadlines = deadlines or Deadlines()
+        self._first_open = first_open
 
     # names
 
@@ -233,6 +240,9 @@ class LafsOperations(pyfuse3.Operations):
 
     @handler(settles=True)
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        if self._first_open is not None:
+            first_open, self._first_open = self._first_open, None
+            first_open()
         return file_info(await self._fs.open(inode, flags))
 
     @handler(settles=True)

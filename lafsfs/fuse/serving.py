@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from lafsfs.fuse.collecting import spare_the_old
 from lafsfs.vfs.api import Left
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, session, fs, patience)
+            spare_the_old()
             ready()
             await session.serve()
             nursery.cancel_scope.cancel()

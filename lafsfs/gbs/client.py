@@ -28,7 +28,8 @@ from lafsfs.errors import (
     ServerUnavailableError,
 )
 from lafsfs.gbs import messages
-from lafsfs.gbs.connection import ConnectionLostError, Reply, Request
+from lafsfs.gbs.body import ConnectionLostError
+from lafsfs.gbs.connection import Reply, Request
 from lafsfs.gbs.dialer import Dialer
 from lafsfs.gbs.pool import Pool
 

@@ -2,7 +2,7 @@
 
 Theory. h11 knows HTTP and does no I/O; this module carries its bytes over TLS. A reply is read as a
 whole, into a buffer whose bound the caller gives, since everything a storage server sends is either
-small or was asked for by size.
+small or was asked for by size. h11 makes and reads heads; bodies pass it by.
 
 Rules:
 
@@ -23,24 +23,20 @@ from typing import TYPE_CHECKING
 import h11
 import trio
 
-from lafsfs.errors import ProtocolError, ServerError, ServerUnavailableError
+from lafsfs.errors import ProtocolError, ServerError
+from lafsfs.gbs.body import RECORD_SIZE, Body, ConnectionLostError, next_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lafsfs.gbs.nurl import Nurl
-    from lafsfs.gbs.tls import TLSStream
+    from lafsfs.gbs.stream import TLSStream
 
-RECEIVE_SIZE = 1 << 16  # bytes; a TLS record has at most a quarter of that
 MAX_HEAD = 16 << 10  # bytes of status line and headers, or of one chunk's header
 MAX_INFORMATIONAL = 8  # 1xx replies before the real one
-SEND_TOGETHER = 16 << 10  # bytes of body that are worth copying to travel with the head
+SEND_AT_ONCE = 16 << 10  # bytes of body that a socket takes, whether anybody reads or not
 
 Headers = tuple[tuple[str, str], ...]
-
-
-class ConnectionLostError(ServerUnavailableError):
-    """The connection ended before a whole reply had come: what was asked may have been done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +70,19 @@ class Connection:
 
     def __init__(self, stream: TLSStream, nurl: Nurl) -> None:
         self.nurl = nurl
-        self.used = False  # whether a reply has come over it
+        self.is_open = True  # whether another request may be sent
         self.idle_since = trio.current_time()
         self._stream = stream
-        self._arrivals = 0  # of the transport, when the request was sent
-        self._unsent = 0  # bytes of the body, of which the server may have said it needs no more
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether another request may be sent."""
-        return self._http.our_state is h11.IDLE and self._http.their_state is h11.IDLE
+        self._is_sent = False  # all of the body, of which the server may need no more
+        self._is_read = False  # all that the server said
 
     def is_stale(self) -> bool:
         """Whether something arrived while nothing was asked: the server's goodbye, or worse."""
-        return self._stream.transport_stream.is_readable()
+        return self._stream.is_readable()
 
     async def aclose(self) -> None:
         """End it at once; there is nothing to say goodbye for."""
+        self.is_open = False
         await trio.aclose_forcefully(self._stream)
 
     async def exchange(self, request: Request, limit: int) -> Reply:
@@ -101,52 +92,56 @@ class Connection:
             ConnectionLostError: the connection ended.
             ProtocolError: the reply is not HTTP/1.1, or longer than ``limit``.
         """
+        self.is_open = False
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         try:
-            head = self._begin(request)
-            if len(request.body) <= SEND_TOGETHER:
-                await self._write(head + request.body)
-                reply = await self._receive(limit)
+            if self._stream.has_data():
+                raise ProtocolError("it answered before it was asked")
+            head = self._begin(http, request)
+            if len(request.body) <= SEND_AT_ONCE:
+                await self._write(head, request.body)
+                reply = await self._receive(http, limit)
             else:
-                await self._write(head)
-                reply = await self._send_and_receive(request.body, limit)
+                reply = await self._send_and_receive(http, (head, request.body), limit)
         except BaseException:
             await self.aclose()
             raise
-        self._finish()
+        self._finish(http)
         return reply
 
-    def _begin(self, request: Request) -> bytes:
+    def _begin(self, http: h11.Connection, request: Request) -> bytes:
         """Tell h11 of the whole request; returns what goes before the body."""
-        http, body = self._http, request.body
-        self._arrivals = self._stream.transport_stream.arrivals
+        body = request.body
         length = [("Content-Length", str(len(body)))] if request.method != "GET" else []
         headers = [("Host", self.nurl.authority), *request.headers, *length]
         head = http.send(h11.Request(method=request.method, target=request.target, headers=headers))
         http.send(h11.Data(data=body))
         http.send(h11.EndOfMessage())
-        self._unsent = len(body) if len(body) > SEND_TOGETHER else 0
+        self._is_sent = False
         return head or b""
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, head: bytes, body: bytes) -> None:
         try:
-            await self._stream.send_all(data)
+            await self._stream.send_all(head, body)
         except trio.BrokenResourceError:
             text = "the connection was lost while it was asked"
             raise ConnectionLostError(text) from None
+        self._is_sent = True
 
-    async def _send_and_receive(self, body: bytes, limit: int) -> Reply:
+    async def _send_and_receive(
+        self, http: h11.Connection, parts: tuple[bytes, bytes], limit: int
+    ) -> Reply:
         """Listen while sending: a refusal may come before the server has read everything."""
         outcome: Reply | ServerError | None = None
 
         async def send() -> None:
             with contextlib.suppress(ConnectionLostError):  # the receiver finds out as well
-                await self._write(body)
-                self._unsent = 0
+                await self._write(*parts)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             try:
-                outcome = await self._receive(limit)
+                outcome = await self._receive(http, limit)
             except ServerError as error:
                 outcome = error
             nursery.cancel_scope.cancel()
@@ -155,61 +150,37 @@ class Connection:
         assert outcome is not None
         raise outcome
 
-    async def _receive(self, limit: int) -> Reply:
+    async def _receive(self, http: h11.Connection, limit: int) -> Reply:
         """Read up to the end of the reply."""
-        head: h11.Response | None = None
-        body = bytearray()
-        informational = 0
-        while True:
-            event = await self._next_event()
-            if isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > limit:
-                    raise ProtocolError(f"its answer has more than {limit} bytes")
-            elif isinstance(event, h11.EndOfMessage):
-                assert head is not None
-                return Reply(head.status_code, head.headers, bytes(body))
-            elif isinstance(event, h11.Response):
-                _check_head(event, limit)
-                head = event
-            else:
-                informational += 1
-                if informational > MAX_INFORMATIONAL:
-                    raise ProtocolError("it answers with nothing but 1xx")
+        for _ in range(MAX_INFORMATIONAL + 1):
+            head = await self._next_head(http)
+            if isinstance(head, h11.Response):
+                length = _check_head(head, limit)
+                body = Body(self._stream, http.trailing_data[0], limit)
+                data = await (body.read_chunks() if length is None else body.read_by_length(length))
+                self._is_read = not body.has_more
+                return Reply(head.status_code, head.headers, data)
+        raise ProtocolError("it answers with nothing but 1xx")
 
-    async def _next_event(self) -> h11.Event:
-        """The next part of the reply."""
-        ended = False
+    async def _next_head(self, http: h11.Connection) -> h11.Event:
+        """The next head, of the reply or of an informational one before it."""
         while True:
             try:
-                event = self._http.next_event()
+                event = http.next_event()
             except h11.RemoteProtocolError as error:
-                if ended:
-                    text = "it closed the connection in the middle of its answer"
-                    raise ConnectionLostError(text) from None
                 raise ProtocolError(f"its answer is not HTTP: {_unquoted(error)}") from None
-            if isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
-                text = "it closed the connection without an answer"
-                raise ConnectionLostError(text)
             if isinstance(event, h11.Event):
                 return event
-            try:
-                data = await self._stream.receive_some(RECEIVE_SIZE)
-            except trio.BrokenResourceError:
-                text = "the connection was lost while it answered"
-                raise ConnectionLostError(text) from None
-            if data and self._stream.transport_stream.arrivals == self._arrivals:
-                raise ProtocolError("it answered before it was asked")
-            ended = not data
-            self._http.receive_data(bytes(data))
+            if event is h11.PAUSED:
+                raise ProtocolError("its answer is not HTTP: it goes on in another protocol")
+            http.receive_data(await next_of(self._stream, RECORD_SIZE))
 
-    def _finish(self) -> None:
+    def _finish(self, http: h11.Connection) -> None:
         """Make ready for the next request, if the connection is good for one."""
-        if self._unsent or self._http.trailing_data[0]:
+        if not (self._is_sent and self._is_read) or self._stream.has_data():
             return
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            self.used = True
+        if http.our_state is h11.DONE and self._stream.is_drained:  # not DONE if it says it closes
+            self.is_open = True
             self.idle_since = trio.current_time()
 
 
@@ -218,13 +189,21 @@ def _unquoted(error: h11.RemoteProtocolError) -> str:
     return re.split(r"\s*(?::|\(|\bb?['\"]|bytearray)", str(error), maxsplit=1)[0]
 
 
-def _check_head(head: h11.Response, limit: int) -> None:
-    """Refuse replies whose end could not be told, or which are too long from the start."""
+def _check_head(head: h11.Response, limit: int) -> int | None:
+    """The length of the body, or None if it comes in chunks.
+
+    Refuses replies whose end could not be told, or which are too long from the start.
+    """
     if head.http_version != b"1.1":
         raise ProtocolError(f"it speaks HTTP/{head.http_version.decode('ascii')}, not HTTP/1.1")
+    if head.status_code in (204, 304):
+        return 0
     names = {name: value for name, value in head.headers}
+    if b"transfer-encoding" in names:  # h11 knows none but chunks
+        return None
     length = names.get(b"content-length")
-    if length is not None and int(length) > limit:
-        raise ProtocolError(f"its answer has more than {limit} bytes")
-    if length is None and b"transfer-encoding" not in names and head.status_code != 204:
+    if length is None:
         raise ProtocolError("its answer does not say where it ends")
+    if int(length) > limit:
+        raise ProtocolError(f"its answer has more than {limit} bytes")
+    return int(length)

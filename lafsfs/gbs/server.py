@@ -37,8 +37,9 @@ from lafsfs.errors import (
     ServerError,
 )
 from lafsfs.gbs import messages
+from lafsfs.gbs.body import ConnectionLostError
 from lafsfs.gbs.client import MAX_ATTEMPTS, PATIENCE, Client, all_of, maybe_in_thread
-from lafsfs.gbs.connection import ConnectionLostError, Reply, Request
+from lafsfs.gbs.connection import Reply, Request
 from lafsfs.gbs.outcome import Outcome, plan_look
 from lafsfs.grid.api import Allocation, ShareKind, TestWriteResult
 

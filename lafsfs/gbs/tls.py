@@ -19,52 +19,17 @@ from __future__ import annotations
 
 import hmac
 import os
-import select
 import ssl
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
 from lafsfs.crypto import x509
 from lafsfs.errors import FormatError, ServerUnavailableError
+from lafsfs.gbs.stream import TLSStream
 
 if TYPE_CHECKING:
     from lafsfs.gbs.nurl import Nurl
-
-
-class Transport(trio.abc.Stream):
-    """The TCP connection below TLS, which tells what arrived before something was asked."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.arrivals = 0  # how often something has been received
-
-    def is_readable(self) -> bool:
-        """Whether something waits to be received, be it the end."""
-        poll = select.poll()
-        poll.register(self._stream.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See :class:`trio.abc.SendStream`."""
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """See :class:`trio.abc.SendStream`."""
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """See :class:`trio.abc.ReceiveStream`."""
-        data = await self._stream.receive_some(max_bytes)
-        self.arrivals += 1
-        return data
-
-    async def aclose(self) -> None:
-        """See :class:`trio.abc.AsyncResource`."""
-        await self._stream.aclose()
-
-
-TLSStream: TypeAlias = trio.SSLStream[Transport]
 
 
 def client_context() -> ssl.SSLContext:
@@ -73,6 +38,7 @@ def client_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.options |= ssl.OP_NO_RENEGOTIATION  # so that writing never waits for reading
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -89,10 +55,10 @@ async def open_pinned(
             begins with the address.
     """
     try:
-        transport = Transport(await trio.open_tcp_stream(nurl.host, nurl.port))
+        transport = await trio.open_tcp_stream(nurl.host, nurl.port)
     except OSError as error:
         raise ServerUnavailableError(f"{nurl.authority}: {_reason(error)}") from None
-    stream = trio.SSLStream(transport, context, https_compatible=True)
+    stream = TLSStream(transport, context)
     try:
         await _handshake(stream, nurl)
         if not hmac.compare_digest(_pin_of(stream, nurl), nurl.pin):
@@ -108,9 +74,8 @@ async def open_pinned(
 async def _handshake(stream: TLSStream, nurl: Nurl) -> None:
     try:
         await stream.do_handshake()
-    except (trio.BrokenResourceError, ssl.SSLError) as error:
-        cause = error if isinstance(error, ssl.SSLError) else error.__cause__
-        reason = getattr(cause, "reason", None) or "the connection was lost"
+    except trio.BrokenResourceError as error:
+        reason = getattr(error.__cause__, "reason", None) or "the connection was lost"
         text = str(reason).replace("_", " ").lower()
         raise ServerUnavailableError(f"{nurl.authority}: no TLS handshake: {text}") from None
 
@@ -128,7 +93,7 @@ def _reason(error: OSError) -> str:
 
 def _certificate(stream: TLSStream) -> bytes:
     """The peer's certificate as PEM, or nothing."""
-    der: bytes | None = stream.getpeercert(binary_form=True)
+    der = stream.peer_certificate
     return ssl.DER_cert_to_PEM_cert(der).encode("ascii") if der else b""
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lafsfs.immutable.share import ShareReader
 
 SAME = 0.010  # seconds; servers this quick are equally quick, and primary shares decode for free
+TOLERANCE = 0.25  # octaves: what takes 1.7 times as long is slower; what takes 1.5 times is not
 
 
 def best_reader(
@@ -38,7 +39,7 @@ def best_reader(
 
     def rank(reader: ShareReader) -> tuple[bool, bool, int, int, int]:
         busy = load.get(reader.server, 0)
-        slower = round(log2(times[reader.server] * (1 + busy) / fastest))
+        slower = int(log2(times[reader.server] * (1 + busy) / fastest) + TOLERANCE)
         doubtful = broker.is_doubtful(reader.server)
         return reader.is_suspect, doubtful, slower, busy, reader.shnum
 

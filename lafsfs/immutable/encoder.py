@@ -8,7 +8,10 @@ the UEB whose hash is in the capability.
 A share has no gaps: header, blocks, a tree of zeros, ciphertext hash tree, block hash tree, share
 hash chain, UEB. So an encoder produces n streams, each appended to from front to back:
 
-    header() ; encode(segment 0) ... encode(last) ; trees(shnum) for every share ; finish()
+    header() ; encode(first segments) ... encode(last) ; trees(shnum) for every share ; finish()
+
+The code works on every byte of the k pieces by itself. So several segments are coded at once, from
+what the first k shares will hold of them, and what comes out is what the others will hold.
 
 Rules:
 
@@ -28,6 +31,8 @@ from lafsfs.formats.hashstore import pack_hash_tree, pack_share_hash_chain
 from lafsfs.formats.ueb import UEB, ueb_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from lafsfs.formats.geometry import CHKGeometry
 
 
@@ -61,19 +66,28 @@ class Encoder:
         return self.layout.header.pack()
 
     def encode(self, plaintext: bytes) -> list[bytes]:
-        """The n blocks of the next segment, by share number."""
+        """What each share holds of the next segments, by share number.
+
+        ``plaintext``: one segment or several, whole.
+        """
         geometry = self.geometry
-        segment = len(self._segment_hashes)
-        ciphertext = aes.ctr(self._key, plaintext, geometry.segment_offset(segment))
+        first = len(self._segment_hashes)
+        ciphertext = aes.ctr(self._key, plaintext, geometry.segment_offset(first))
         self._flat.update(ciphertext)
-        self._segment_hashes.append(hashes.ciphertext_segment_hash(ciphertext))
-        padded = ciphertext.ljust(geometry.padded_length(segment), b"\0")
-        size = geometry.block_length(segment)
-        pieces = [padded[i : i + size] for i in range(0, len(padded), size)]
-        blocks = erasure.encode(pieces, geometry.k, geometry.n, range(geometry.n))
-        for own, block in zip(self._block_hashes, blocks, strict=True):
-            own.append(hashes.block_hash(block))
-        return blocks
+        primary: list[list[bytes]] = [[] for _ in range(geometry.k)]
+        sizes = []
+        for segment in _split(ciphertext, geometry, first):
+            self._segment_hashes.append(hashes.ciphertext_segment_hash(segment))
+            size = -(-len(segment) // geometry.k)
+            sizes.append(size)
+            for number, blocks in enumerate(primary):
+                block = segment[number * size : (number + 1) * size]
+                blocks.append(block.ljust(size, b"\0"))
+        pieces = [b"".join(blocks) for blocks in primary]
+        streams = erasure.encode(pieces, geometry.k, geometry.n)
+        for own, stream in zip(self._block_hashes, streams, strict=True):
+            own.extend(_block_hashes(stream, sizes))
+        return streams
 
     def trees(self, shnum: int) -> bytes:
         """The hash trees of a share, and the zeros before them. Once for each, in order."""
@@ -103,3 +117,20 @@ class Encoder:
             chain = {index: share_tree.nodes[index] for index in indices}
             endings.append(pack_share_hash_chain(chain) + packed)
         return Endings(hashes.ueb_hash(ueb), tuple(endings))
+
+
+def _split(data: bytes, geometry: CHKGeometry, first: int) -> Iterator[bytes]:
+    """The segments that ``data`` consists of, the first of them being of that number."""
+    at = 0
+    while at < len(data):
+        size = geometry.segment_length(first)
+        yield data[at : at + size]
+        at, first = at + size, first + 1
+
+
+def _block_hashes(stream: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    """The hashes of the blocks of those sizes that a stream consists of."""
+    at, view = 0, memoryview(stream)
+    for size in sizes:
+        yield hashes.block_hash(view[at : at + size])
+        at += size

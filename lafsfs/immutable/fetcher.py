@@ -1,9 +1,10 @@
-"""Fetching a run of segments: a race of share readers for k verified blocks of each.
+"""Fetching a run of segments: a race of share readers for k good blocks of each.
 
 Theory. Any k different shares do. The fetcher starts as many readers as it still needs, each at
 another server if it can. When one fails, or has a bad block, another takes its place; when one is
 overdue another is started beside it, and whichever comes first counts. As soon as a segment has its
-k blocks it is decoded, checked and delivered; when all have, everybody else is cancelled.
+k blocks it is decoded, checked and delivered; when all have, everybody else is cancelled. When the
+check fails, bad blocks are told from good ones, and those that are missing now are raced for again.
 
 Rules:
 
@@ -29,8 +30,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from lafsfs.cache.segments import Segment
-from lafsfs.crypto import erasure
-from lafsfs.crypto.hashes import ciphertext_segment_hash
 from lafsfs.errors import (
     CorruptShareError,
     LafsError,
@@ -43,21 +42,22 @@ from lafsfs.grid.asking import plain_errors
 from lafsfs.grid.broker import SMALL
 from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.choosing import best_reader, is_last_resort
-from lafsfs.immutable.share import Run
+from lafsfs.immutable.decoding import Task, decode_all, lowest
+from lafsfs.immutable.explaining import not_enough
+from lafsfs.immutable.share import Answer, Run
 from lafsfs.immutable.treerows import ROW_LEAVES
 from lafsfs.immutable.verified import ContradictionError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection
 
-    from lafsfs.formats.geometry import CHKGeometry
     from lafsfs.grid.broker import Broker
     from lafsfs.immutable.claims import TreeClaims
+    from lafsfs.immutable.decoding import Decoded
     from lafsfs.immutable.finder import ShareFinder
-    from lafsfs.immutable.share import Answer, ShareReader
+    from lafsfs.immutable.share import ShareReader
     from lafsfs.immutable.verified import VerifiedFile
 
-MAX_NOTES = 12  # how many troubles an error message speaks of
 _SOME_ROW = range(0)
 
 
@@ -105,8 +105,8 @@ class SegmentFetcher:
         self._run = run
         self._deliver = deliver
         self._k = download.verified.cap.k
-        self._blocks: list[dict[int, bytes]] = [{} for _ in range(run.count)]
-        self._sources: list[list[ShareReader]] = [[] for _ in range(run.count)]
+        self._blocks: list[dict[int, memoryview]] = [{} for _ in range(run.count)]
+        self._sources: list[dict[int, ShareReader]] = [{} for _ in range(run.count)]
         self._open = set(range(run.count))  # neither delivered nor given up
         self._active: set[_Attempt] = set()
         self._asked: defaultdict[ShareReader, set[int]] = defaultdict(set)
@@ -168,7 +168,7 @@ class SegmentFetcher:
             attempt = self._attempt(*choice)
             self._active.add(attempt)
             self._asked[attempt.reader].update(attempt.indexes)
-            nursery.start_soon(self._read, attempt, nursery)
+            nursery.start_soon(self._read, attempt)
 
     def _lacking(self) -> list[int]:
         """The segments that need one more reader, if those that are not overdue succeed."""
@@ -254,7 +254,7 @@ class SegmentFetcher:
 
     # --- one share --------------------------------------------------------------------------------
 
-    async def _read(self, attempt: _Attempt, nursery: trio.Nursery) -> None:
+    async def _read(self, attempt: _Attempt) -> None:
         reader = attempt.reader
         geometry = self._verified.likely_geometry
         part = self._run.part(attempt.indexes, geometry)
@@ -262,18 +262,23 @@ class SegmentFetcher:
         if self._verified.geometry is None and self._verified.checks_segments:
             rows.append(_SOME_ROW)  # those above may not be the rows there are
         with_tree = not reader.has_bad_tree and self._trees.claim(rows, attempt)
+        answer = Answer({})
+        failed = True
         try:
             answer = await reader.blocks(part, with_tree=with_tree)
+            failed = answer.error is not None
         except ContradictionError as error:
             self._error = error
             self._open.clear()
         except (CorruptShareError, ServerError) as error:
             self._note(reader, error)
-        else:
-            self._take(reader, answer, nursery)
+        complete = self._take(reader, answer)
         self._active.discard(attempt)
         self._trees.release(attempt)
-        self._poke()
+        if failed or (not self._active and len(complete) < len(self._open)):
+            self._poke()
+        if complete:
+            await self._finish(complete)
 
     def _note(self, reader: ShareReader, error: LafsError) -> None:
         self._notes.append(str(error))
@@ -282,32 +287,81 @@ class SegmentFetcher:
         elif isinstance(error, NoSuchShareError):
             self._finder.forget(reader)
 
-    def _take(self, reader: ShareReader, answer: Answer, nursery: trio.Nursery) -> None:
-        """Verified blocks; whatever they complete is decoded."""
+    def _take(self, reader: ShareReader, answer: Answer) -> list[int]:
+        """Take in blocks; which segments have all that they need now."""
         if answer.error is not None:
             self._note(reader, answer.error)
-        assert self._verified.geometry is not None
-        first = self._run.segments(self._verified.geometry).start
+        complete = []
         for segment, block in answer.blocks.items():
-            index = segment - first
+            index = segment - self._segments.start
             blocks = self._blocks[index]
-            if len(blocks) < self._k and reader.shnum not in blocks:
+            if index in self._open and reader.shnum not in blocks:
                 blocks[reader.shnum] = block
-                self._sources[index].append(reader)
+                self._sources[index][reader.shnum] = reader
                 if len(blocks) == self._k:
-                    nursery.start_soon(self._finish, index, segment)
+                    complete.append(index)
+        return complete
 
-    # --- one segment ------------------------------------------------------------------------------
+    # --- whole segments ---------------------------------------------------------------------------
 
-    async def _finish(self, index: int, segment: int) -> None:
-        try:
-            await self._complete_tree(index, segment)
-            self._deliver(await self._decoded(index, segment))
-        except (NotEnoughSharesError, ContradictionError) as error:
-            self._error = self._error or error
+    @property
+    def _segments(self) -> range:
+        """Their numbers, once it is known how the file is cut."""
+        assert self._verified.geometry is not None
+        return self._run.segments(self._verified.geometry)
+
+    async def _finish(self, indexes: list[int]) -> None:
+        """Decode, check and deliver; or find out that not all k blocks were good."""
+        while indexes:
+            ready = [index for index in indexes if await self._has_tree(index)]
+            if not ready:
+                break
+            decoded = await self._decoded(ready)
+            wrong = [i for i, segment in decoded.items() if not self._accept(i, segment)]
+            indexes = [index for index in wrong if await self._has_others(index)]
+        self._poke()
+
+    def _close(self, index: int, error: LafsError | None = None) -> None:
+        """Have done with a segment."""
+        self._error = self._error or error
         self._open.discard(index)
         self._blocks[index].clear()
-        self._poke()
+
+    def _accept(self, index: int, decoded: Decoded) -> bool:
+        """Deliver a segment if it is right."""
+        geometry, number = self._verified.geometry, self._segments[index]
+        assert geometry is not None
+        if decoded.digest and not self._verified.is_segment(number, decoded.digest):
+            return False
+        self._deliver(Segment(number, geometry, decoded.ciphertext))
+        self._close(index)
+        return True
+
+    async def _has_others(self, index: int) -> bool:
+        """Drop the blocks that made a segment wrong; whether there are enough others already."""
+        found = False
+        number = self._segments[index]
+        for shnum, block in lowest(self._blocks[index], self._k).items():
+            reader = self._sources[index][shnum]
+            try:
+                await reader.check(number, block)
+            except CorruptShareError as error:
+                found = True
+                self._note(reader, error)
+                del self._blocks[index][shnum]
+                self._poke()
+        if not found:
+            text = f"the file was stored wrongly: good blocks make a bad segment {number}"
+            self._close(index, ContradictionError(text))
+        return found and len(self._blocks[index]) >= self._k
+
+    async def _has_tree(self, index: int) -> bool:
+        try:
+            await self._complete_tree(index, self._segments[index])
+        except NotEnoughSharesError as error:
+            self._close(index, error)
+            return False
+        return True
 
     async def _complete_tree(self, index: int, segment: int) -> None:
         """Have the rows of the ciphertext hash tree, which usually came with the blocks."""
@@ -330,7 +384,7 @@ class SegmentFetcher:
 
     def _tree_candidate(self, index: int, tried: set[ShareReader]) -> ShareReader | None:
         """Whom to ask for rows: those that gave good blocks before all others."""
-        for reader in (*self._sources[index], *self._finder.readers):
+        for reader in (*self._sources[index].values(), *self._finder.readers):
             if reader not in tried and not reader.has_bad_tree and not reader.is_corrupt:
                 return reader
         return None
@@ -349,18 +403,20 @@ class SegmentFetcher:
         finally:
             self._trees.release(owner)
 
-    async def _decoded(self, index: int, segment: int) -> Segment:
-        geometry = self._verified.geometry
+    async def _decoded(self, indexes: list[int]) -> dict[int, Decoded]:
+        """What the blocks of some segments make: all of them with one hop to a thread."""
+        geometry, first = self._verified.geometry, self._segments.start
         assert geometry is not None
-        size = geometry.segment_length(segment)
-        blocks = self._blocks[index]
-        if self._verified.checks_segments:
-            work = geometry.padded_length(segment)
-            ciphertext, digest = await work_on(work, decode_and_hash, blocks, geometry, size)
-            self._verified.check_segment(segment, digest)
-        else:  # a copy at most, which is quick
-            ciphertext = await work_on(size // 16, decode, blocks, geometry, size)
-        return Segment(segment, geometry, ciphertext)
+        hashed = self._verified.checks_segments
+        tasks = [
+            Task(lowest(self._blocks[i], self._k), geometry.segment_length(first + i), hashed)
+            for i in indexes
+        ]
+        work = sum(geometry.padded_length(first + index) for index in indexes)
+        if not hashed:
+            work //= 16  # a copy at most, which is quick
+        results = await work_on(work, decode_all, tasks, self._k, self._verified.cap.n)
+        return dict(zip(indexes, results, strict=True))
 
     # --- when it cannot be ------------------------------------------------------------------------
 
@@ -375,26 +431,5 @@ class SegmentFetcher:
         ]
         waiting += [f"{server.name} does not answer" for server in self._finder.silent]
         notes = [*filter(None, [reason]), *self._notes, *waiting, *self._finder.notes.values()]
-        notes = list(dict.fromkeys(notes))
-        more = len(notes) - MAX_NOTES
-        text = "; ".join(notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
-        shnums = {reader.shnum for reader in self._finder.readers}
-        good = len(self._blocks[index])
-        return NotEnoughSharesError(
-            f"{good} good shares of {len(shnums)} found, and {self._k} are needed: "
-            + (text or "there is no storage server")
-        )
-
-
-def decode(blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int) -> bytes:
-    """The segment of ``size`` bytes that k blocks make."""
-    chosen = {shnum: blocks[shnum] for shnum in sorted(blocks)[: geometry.k]}
-    return b"".join(erasure.decode(chosen, geometry.k, geometry.n))[:size]
-
-
-def decode_and_hash(
-    blocks: Mapping[int, bytes], geometry: CHKGeometry, size: int
-) -> tuple[bytes, bytes]:
-    """The segment that k blocks make, and its hash."""
-    ciphertext = decode(blocks, geometry, size)
-    return ciphertext, ciphertext_segment_hash(ciphertext)
+        found = {reader.shnum for reader in self._finder.readers}
+        return not_enough(len(self._blocks[index]), self._k, len(found), notes)

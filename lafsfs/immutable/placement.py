@@ -1,17 +1,21 @@
 """Finding places for the shares of an upload before the first byte of them is sent.
 
-Theory (``servers-of-happiness.rst``). The first servers in permuted order are asked what they hold
-already; :func:`lafsfs.grid.happiness.place` then decides who gets which share, and each server is
-asked to reserve the room. Whoever refuses is left out and the rest is planned anew, until every
+Theory (``servers-of-happiness.rst``). :func:`lafsfs.grid.happiness.place` decides who gets which
+share, from what servers hold already, and each server is asked to reserve the room. The answer to
+that says what the server holds. So nobody is asked beforehand: as most files are new, room is
+reserved at first as if nobody held anything, and only those of the first servers in permuted order
+that would get nothing are asked what they hold. If somebody does hold shares, what was reserved
+needlessly is given back. Whoever refuses is left out and the rest is planned anew, until every
 share has a place or nobody takes any more.
 
 Rules:
 
-- Two round trips when nobody refuses; a refusal costs one more.
+- One round trip for a new file, and for one that is stored already, when nobody refuses.
 - A reservation that does not become part of an upload is given back (:func:`abandon`), even when
   we are cancelled.
 - Shares that are there already are only *claimed* to be; the upload checks them at its end.
 - A server that has been failing is not waited for while the others are enough.
+- Who takes no more shares still counts with those it holds.
 """
 
 from __future__ import annotations
@@ -29,20 +33,21 @@ from lafsfs.errors import (
     ServerError,
     ServerFullError,
     ServerReadOnlyError,
+    ServerUnavailableError,
 )
 from lafsfs.grid.api import ShareKind
-from lafsfs.grid.asking import ask
+from lafsfs.grid.asking import PATIENCE, ask
 from lafsfs.grid.happiness import happiness, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from lafsfs.grid.api import Allocation, StorageServer
+    from lafsfs.grid.api import StorageServer
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.encoding import Encoding
     from lafsfs.grid.secrets import ClientSecrets
 
-LIST_PATIENCE = 15.0  # seconds: a server that cannot even say what it holds gets nothing new
+FIRST_PATIENCE = 15.0  # seconds: a server that cannot even say what it holds gets nothing new
 ABORT_PATIENCE = 5.0  # seconds for giving reservations back; an unfinished upload expires anyway
 MAX_NOTES = 8  # how many servers an error message speaks of
 
@@ -67,14 +72,21 @@ class Places:
     """Where shares are and where they may go.
 
     ``held``: what servers say they hold, complete. ``reserved``: room we were given and must fill
-    or give back. ``notes``: what went wrong, by server, for people to read.
+    or give back. ``leased``: those that have our lease on all they hold. ``silent``: those that did
+    not answer. ``notes``: what went wrong, by server, for people to read.
     """
 
     held: dict[StorageServer, set[int]] = field(default_factory=dict)
     reserved: dict[StorageServer, set[int]] = field(default_factory=dict)
+    leased: set[StorageServer] = field(default_factory=set)
+    silent: set[StorageServer] = field(default_factory=set)
     notes: dict[StorageServer, str] = field(default_factory=dict)
     lacks_room: bool = False
     lacks_rights: bool = False
+
+    def holds(self, server: StorageServer, shnums: Iterable[int], n: int) -> None:
+        """Note what a server says it holds; numbers that the file does not have mean nothing."""
+        self.held.setdefault(server, set()).update(s for s in shnums if 0 <= s < n)
 
     def spread(self) -> dict[StorageServer, set[int]]:
         """Held and reserved shares together."""
@@ -113,8 +125,9 @@ async def find_places(job: Job) -> Places:
     """
     places = Places()
     try:
-        await _list_shares(job, places)
-        await _reserve(job, places)
+        takers = await _ask_around(job, places)
+        await _give_back_needless(job, places, takers)
+        await _reserve(job, places, takers)
         places.require_happiness(job.encoding)
     except BaseException:
         await abandon(job, places.reserved)
@@ -139,37 +152,65 @@ def _candidates(job: Job) -> tuple[StorageServer, ...]:
     return chosen[: 2 * job.encoding.n]
 
 
-async def _list_shares(job: Job, places: Places) -> None:
-    """Ask all candidates what they hold."""
-
-    async def ask_one(server: StorageServer) -> None:
-        try:
-            held = await ask(
-                job.broker,
-                server,
-                lambda: server.list_shares(ShareKind.IMMUTABLE, job.storage_index),
-                patience=LIST_PATIENCE,
-            )
-        except ServerError as error:
-            places.notes[server] = str(error)
-        else:
-            answers[server] = {shnum for shnum in held if 0 <= shnum < job.encoding.n}
-
+async def _ask_around(job: Job, places: Places) -> list[StorageServer]:
+    """Ask all candidates for room or for what they hold; returns those that may be asked again."""
     candidates = _candidates(job)
     for server in job.broker.servers:
         if not job.broker.accepts_new_shares(server):
             places.notes[server] = f"{server.name} has no Grid Manager's certificate"
-    answers: dict[StorageServer, set[int]] = {}
+    guess = place({}, candidates, job.encoding.n, job.encoding.happy).uploads
+    takers: set[StorageServer] = set()
+
+    async def ask_one(server: StorageServer) -> None:
+        wanted = guess.get(server, frozenset())
+        if not wanted:
+            if await _list(job, places, server):
+                takers.add(server)
+        elif await _allocate(job, places, server, wanted, FIRST_PATIENCE):
+            takers.add(server)
+        elif not places.held.get(server) and server not in places.silent:
+            await _list(job, places, server)  # not all who refuse say what they hold
+
     async with trio.open_nursery() as nursery:
         for server in candidates:
             nursery.start_soon(ask_one, server)
-    places.held = {server: answers[server] for server in candidates if server in answers}
+    places.held = {server: places.held[server] for server in candidates if server in places.held}
+    return [server for server in candidates if server in takers]
 
 
-async def _reserve(job: Job, places: Places) -> None:
+async def _list(job: Job, places: Places, server: StorageServer) -> bool:
+    """Ask one server what it holds; False if it does not say."""
+    try:
+        held = await ask(
+            job.broker,
+            server,
+            lambda: server.list_shares(ShareKind.IMMUTABLE, job.storage_index),
+            patience=FIRST_PATIENCE,
+        )
+    except ServerError as error:
+        places.notes[server] = str(error)
+        return False
+    places.holds(server, held, job.encoding.n)
+    return True
+
+
+async def _give_back_needless(job: Job, places: Places, takers: Sequence[StorageServer]) -> None:
+    """Drop reservations for which there is no need, considering what turned out to be held."""
+    if not any(places.held.values()):
+        return
+    encoding = job.encoding
+    servers = [*takers, *(s for s, given in places.reserved.items() if given and s not in takers)]
+    needed = place(places.held, servers, encoding.n, encoding.happy).uploads
+    needless: dict[StorageServer, set[int]] = {}
+    for server, shnums in places.reserved.items():
+        needless[server] = shnums - needed.get(server, frozenset())
+        shnums -= needless[server]
+    await abandon(job, needless)
+
+
+async def _reserve(job: Job, places: Places, takers: list[StorageServer]) -> None:
     """Plan, ask, and plan again without those who refused."""
     encoding = job.encoding
-    takers = list(places.held)
     while True:
         placement = place(places.spread(), takers, encoding.n, encoding.happy)
         if not placement.uploads:
@@ -186,11 +227,18 @@ async def _reserve(job: Job, places: Places) -> None:
 
 
 async def _allocate(
-    job: Job, places: Places, server: StorageServer, shnums: frozenset[int]
-) -> None:
-    """Ask one server for room. What may have been reserved counts until we know better."""
-    places.reserved.setdefault(server, set()).update(shnums)
-    given: Allocation | None = None
+    job: Job,
+    places: Places,
+    server: StorageServer,
+    shnums: frozenset[int],
+    patience: float = PATIENCE,
+) -> bool:
+    """Ask one server for room; whether it gave all of it, or holds those shares already.
+
+    What may have been reserved counts until we know better.
+    """
+    reserved = places.reserved.setdefault(server, set())
+    reserved |= shnums
     try:
         given = await ask(
             job.broker,
@@ -202,18 +250,24 @@ async def _allocate(
                 job.upload_secret(server),
                 job.secrets.lease(job.storage_index, server),
             ),
+            patience=patience,
         )
     except ServerError as error:
         places.notes[server] = str(error)
         places.lacks_room |= isinstance(error, ServerFullError)
         places.lacks_rights |= isinstance(error, ServerReadOnlyError)
-        places.reserved[server] -= shnums
-        return
-    places.held.setdefault(server, set()).update(given.already_have & shnums)
-    places.reserved[server] -= shnums - given.allocated
+        if isinstance(error, ServerUnavailableError):
+            places.silent.add(server)
+        reserved -= shnums
+        return False
+    places.holds(server, given.already_have, job.encoding.n)
+    places.leased.add(server)
+    reserved -= shnums - given.allocated
     if shnums - given.allocated - given.already_have:
         places.lacks_room = True
         places.notes[server] = f"{server.name} has no room"
+        return False
+    return True
 
 
 async def abandon(job: Job, reserved: Mapping[StorageServer, Iterable[int]]) -> None:

@@ -1,4 +1,4 @@
-"""Reading one share at one server: from an offset of the file to verified blocks.
+"""Reading one share at one server: from an offset of the file to blocks that can be verified.
 
 Theory. Where things lie in a share can be foreseen from the capability alone, as long as the file
 was encoded the way clients do today. So the first request asks for all of it at once: header,
@@ -10,8 +10,11 @@ one round trip, and is one range.
 Rules:
 
 - The share's own offsets decide (``formats.chk``); the foreseen ones only decide what to ask for.
-- Everything is admitted to :class:`VerifiedFile` before it is used, and a block is returned only
-  when its hash is right.
+- Everything is admitted to :class:`VerifiedFile` before it is used, except blocks. The hash of the
+  segment that k blocks make says whether they are right, all at once; only if they are not, the
+  hash of each block is looked at, to see whose fault it is. The blocks of a share that has not
+  shown good ones yet are looked at as they come, so that a liar is found out before the others have
+  answered; and so are all where nothing but the hashes of blocks verifies a segment (k = n).
 - Nothing that verifies is fetched twice: whoever learns the header or needs hashes holds the turn,
   and whoever comes meanwhile fetches blocks alone and waits for the rest.
 - A share that is wrong in itself is not asked again. One that is wrong about a segment may still
@@ -72,9 +75,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a share had of a run: verified blocks by segment number, and what was wrong with it."""
+    """What a share had of a run: blocks by segment number, and what was wrong with it.
 
-    blocks: Mapping[int, bytes]
+    The blocks are views of what came in one piece.
+    """
+
+    blocks: Mapping[int, memoryview]
     error: CorruptShareError | None = None
 
 
@@ -89,6 +95,7 @@ class ShareReader:
         self.is_suspect = False  # something in it was wrong
         self.is_corrupt = False  # the share itself is
         self.has_bad_tree = False  # its copy of the ciphertext hash tree is
+        self._is_proven = False  # it had good blocks, and nothing in it was wrong
         self._broker = broker
         self._verified = verified
         self._header: CHKHeader | None = None
@@ -101,7 +108,9 @@ class ShareReader:
         return not self.is_corrupt and segment not in self._bad_segments
 
     async def blocks(self, run: Run, *, with_tree: bool) -> Answer:
-        """Fetch and verify the blocks of a run; with what is missing of the ciphertext hash tree.
+        """Fetch the blocks of a run; with what is missing of the ciphertext hash tree.
+
+        What verifies the blocks is there as well: :meth:`check`.
 
         Raises:
             CorruptShareError: the share is not what it has to be.
@@ -120,7 +129,7 @@ class ShareReader:
         errors = []
         if with_tree:
             errors = self._admit_tree(window, header, geometry, segments)
-        blocks, bad = await self._checked(window, header, geometry, segments)
+        blocks, bad = await self._taken(window, header, geometry, segments)
         errors += bad
         return Answer(blocks, self._suspected(errors[0]) if errors else None)
 
@@ -258,26 +267,48 @@ class ShareReader:
             return [error]
         return []
 
-    async def _checked(
+    async def _taken(
         self, window: Window, header: CHKHeader, geometry: CHKGeometry, segments: range
-    ) -> tuple[dict[int, bytes], list[FormatError]]:
-        """The blocks that are right, and what was wrong with the others."""
-        spans = [header.blocks_span(geometry, segment) for segment in segments]
-        pieces = [window.get(span) for span in spans]
-        digests = await work_on(sum(map(len, pieces)), _block_hashes, pieces)
-        blocks: dict[int, bytes] = {}
+    ) -> tuple[dict[int, memoryview], list[FormatError]]:
+        """The blocks that are there and not known to be wrong; what is wrong with the others."""
+        blocks: dict[int, memoryview] = {}
         errors: list[FormatError] = []
-        for segment, span, piece, digest in zip(segments, spans, pieces, digests, strict=True):
+        for segment in segments:
+            span = header.blocks_span(geometry, segment)
+            block = window.view(span)
+            if len(block) == span.size:
+                blocks[segment] = block
+            else:
+                self._bad_segments.add(segment)
+                errors.append(FormatError("the share is cut short"))
+        if not (self._is_proven and self._verified.checks_segments):
+            errors += await self._drop_wrong(blocks)
+            self._is_proven = not (errors or self.is_suspect)
+        return blocks, errors
+
+    async def _drop_wrong(self, blocks: dict[int, memoryview]) -> list[FormatError]:
+        """Take out the blocks whose hash is wrong; what is wrong with them."""
+        pieces = list(blocks.values())
+        digests = await work_on(sum(map(len, pieces)), _block_hashes, pieces)
+        errors: list[FormatError] = []
+        for segment, digest in zip(list(blocks), digests, strict=True):
             try:
-                if len(piece) != span.size:
-                    raise FormatError("the share is cut short")
                 self._verified.check_block(self.shnum, segment, digest)
             except FormatError as error:
                 self._bad_segments.add(segment)
                 errors.append(error)
-            else:
-                blocks[segment] = piece
-        return blocks, errors
+                del blocks[segment]
+        return errors
+
+    async def check(self, segment: int, block: memoryview) -> None:
+        """Look at the hash of a block that :meth:`blocks` has returned.
+
+        Raises:
+            CorruptShareError: it is wrong.
+        """
+        errors = await self._drop_wrong({segment: block})
+        if errors:
+            raise self._suspected(errors[0])
 
     def _corrupt(self, run: Run, error: FormatError) -> CorruptShareError:
         """The share cannot verify a run; nor any other, unless it is known to be of the file."""
@@ -290,6 +321,7 @@ class ShareReader:
 
     def _suspected(self, error: FormatError) -> CorruptShareError:
         self.is_suspect = True
+        self._is_proven = False
         return CorruptShareError(self.server.name, self.shnum, str(error))
 
     async def read(self, span: Span) -> bytes:
@@ -315,5 +347,5 @@ def _blocks_span(header: CHKHeader, geometry: CHKGeometry, run: Run) -> Span:
     return header.blocks_span(geometry, segments.start, len(segments))
 
 
-def _block_hashes(blocks: Sequence[bytes]) -> list[bytes]:
+def _block_hashes(blocks: Sequence[memoryview]) -> list[bytes]:
     return [block_hash(block) for block in blocks]

@@ -96,14 +96,17 @@ class Shareholders:
         ]
         self._dropped: list[ShareWriter] = []
         self._notes: list[str] = list(places.notes.values())
+        self._leased = frozenset(places.leased)
         self._lacks_room = places.lacks_room
         self._stale = False
 
     @property
-    def wants_sending(self) -> bool:
-        """Whether a batch has come together."""
+    def room(self) -> int:
+        """Bytes of each share that a batch lacks; none once it has come together."""
         longest = max((writer.buffered for writer in self._writers), default=0)
-        return longest >= BATCH_SIZE or self.is_swollen
+        total = sum(writer.buffered for writer in self._writers)
+        share = (MAX_BUFFERED - total) // max(1, len(self._writers))
+        return max(0, min(BATCH_SIZE - longest, share))
 
     @property
     def is_swollen(self) -> bool:
@@ -264,11 +267,10 @@ class Shareholders:
         self._held[server].discard(shnum)
 
     async def renew_leases(self) -> None:
-        """Leave our lease on servers whose shares were reused and that got no new ones."""
-        written = {writer.server for writer in self._writers}
+        """Leave our lease on servers whose shares are reused, where reserving has not done so."""
         async with trio.open_nursery() as nursery:
             for server, shnums in self._held.items():
-                if shnums and server not in written:
+                if shnums and server not in self._leased:
                     nursery.start_soon(self._renew, server)
 
     async def _renew(self, server: StorageServer) -> None:

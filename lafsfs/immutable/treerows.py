@@ -11,6 +11,7 @@ them; one of up to 65,536 segments needs two, the second again after every 256 s
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lafsfs.formats.geometry import padded_leaves
@@ -38,9 +39,10 @@ def rows_to(leaf: int, num_leaves: int) -> Iterator[range]:
         top = bottom
 
 
-def rows_over(leaves: range, num_leaves: int) -> list[range]:
+@lru_cache(maxsize=1024)  # asked several times for each segment that is read
+def rows_over(leaves: range, num_leaves: int) -> tuple[range, ...]:
     """The rows between the root and a run of at most :data:`ROW_LEAVES` leaves, top down."""
     if not 0 < len(leaves) <= ROW_LEAVES:
         raise ValueError(f"a run of {len(leaves)} leaves")
     ends = (*rows_to(leaves[0], num_leaves), *rows_to(leaves[-1], num_leaves))
-    return sorted(set(ends), key=lambda row: row.start)
+    return tuple(sorted(set(ends), key=lambda row: row.start))

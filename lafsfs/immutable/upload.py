@@ -9,9 +9,9 @@ Rules:
   among those who share the secret; that takes a second pass over the contents, but for what a
   steady source has hashed while it was written. Without, the key is random, drawn here or by the
   caller, and nothing converges.
-- Memory: a few segments, and what :mod:`lafsfs.immutable.shareholders` lets wait, however large the
-  file. One batch is on its way while the next is encoded. Hash trees grow by 32 bytes for each
-  block.
+- Memory: a few megabytes or segments, and what :mod:`lafsfs.immutable.shareholders` lets wait,
+  however large the file. One batch is on its way while the next is encoded, all of its segments at
+  once. Hash trees grow by 32 bytes for each block.
 - When an upload fails or is cancelled, no server is left with a reservation it could have been told
   about. Shares complete by then stay; they do no harm, and a later upload of the same finds them.
 """
@@ -27,7 +27,7 @@ import trio
 
 from lafsfs.caps import CHKCap, LiteralCap
 from lafsfs.crypto.hashes import KEY_SIZE, chk_storage_index, convergence_key_hasher
-from lafsfs.formats.geometry import CHKGeometry
+from lafsfs.formats.geometry import CHKGeometry, div_ceil
 from lafsfs.grid.asking import plain_errors
 from lafsfs.grid.cpu import work_on
 from lafsfs.immutable.encoder import Encoder, Endings
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lafsfs.grid.encoding import Encoding
     from lafsfs.grid.secrets import ClientSecrets
 
+PASS_SIZE = 4 << 20  # bytes read at once, and hashed at once, to find the key
 LITERAL_LIMIT = 55  # bytes; what stock puts into the capability itself
 
 log = logging.getLogger(__name__)
@@ -99,17 +100,24 @@ def _key_hasher(geometry: CHKGeometry, convergence: bytes) -> TaggedHasher:
 
 
 async def _convergent_key(source: Source, geometry: CHKGeometry, convergence: bytes) -> bytes:
-    """The first pass: hash all the contents, or what was not hashed when they were written."""
+    """The first pass: hash what was not hashed when written, each piece as the next is read."""
     hasher, at = _key_hasher(geometry, convergence), 0
     hashed = source.hashed if isinstance(source, SteadySource) else None
     parameters = (geometry.k, geometry.n, geometry.segment_size, convergence)
     if hashed is not None and hashed.parameters == parameters and hashed.length <= source.size:
         hasher, at = hashed.hasher.copy(), hashed.length
-    while at < source.size:
-        size = min(geometry.segment_size, source.size - at)
-        data = await read_exactly(source, at, size)
-        await work_on(size, hasher.update, data)
-        at += size
+    data = b""
+
+    async def hash_what_is_read(data: bytes) -> None:
+        await work_on(len(data), hasher.update, data)
+
+    for offset in range(at, source.size, PASS_SIZE):
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hash_what_is_read, data)
+                size = min(PASS_SIZE, source.size - offset)
+                data = await read_exactly(source, offset, size)
+    await hash_what_is_read(data)
     return hasher.digest()
 
 
@@ -173,16 +181,15 @@ class _Upload:
 
     async def _fill(self, holders: Shareholders) -> None:
         """Read and encode segments until a batch has come together or none are left."""
-        while self._next_segment < self._geometry.num_segments:
-            segment = self._next_segment
-            self._next_segment += 1
-            size = self._geometry.segment_length(segment)
-            offset = self._geometry.segment_offset(segment)
-            plaintext = await read_exactly(self._source, offset, size)
-            expansion = self._geometry.n * size // self._geometry.k
+        geometry = self._geometry
+        while self._next_segment < geometry.num_segments and (room := holders.room) > 0:
+            start = geometry.segment_offset(self._next_segment)
+            count = div_ceil(room, geometry.block_size)
+            self._next_segment += count
+            end = min(geometry.size, start + count * geometry.segment_size)
+            plaintext = await read_exactly(self._source, start, end - start)
+            expansion = geometry.n * (end - start) // geometry.k
             holders.append(await work_on(expansion, self._encode, plaintext))
-            if holders.wants_sending:
-                return
 
     def _encode(self, plaintext: bytes) -> list[bytes]:
         if self._again is not None:

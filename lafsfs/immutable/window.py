@@ -47,13 +47,17 @@ class Window:
         """Whether the range was loaded."""
         return self._holding(span) is not None
 
-    def get(self, span: Span) -> bytes:
+    def view(self, span: Span) -> memoryview:
         """A range that was loaded; shorter if the share ends before it does."""
         part = self._holding(span)
         if part is None:
             raise RuntimeError("a range was used that was not loaded")
         start = span.offset - part[0].offset
-        return part[1][start : start + span.size]
+        return memoryview(part[1])[start : start + span.size]
+
+    def get(self, span: Span) -> bytes:
+        """The same as an object of its own, for what is small or kept."""
+        return bytes(self.view(span))
 
     def exactly(self, span: Span) -> bytes:
         """A range that was loaded. Raises FormatError when the share ends before it does."""

@@ -173,7 +173,7 @@ class Files:
         return len(data)
 
     async def truncate(self, inode: FileInode, size: int) -> None:
-        """Cut or grow a file; it is staged afterwards unless it had that size."""
+        """Cut or grow a file; it is staged afterwards, or only touched if it had that size."""
         self._check_size(inode, size)
         self._tree.require_room()
         if inode.is_mutable and not inode.is_dirty:
@@ -182,6 +182,8 @@ class Files:
         if inode.is_dirty or size != inode.size:
             self._stage(inode).truncate(size)
             self._uploader.changed(inode)
+        else:
+            self._tree.touch(inode, inode.posix)
 
     async def flush(self, number: int) -> None:
         """What close(2) waits for: what was written is accepted."""

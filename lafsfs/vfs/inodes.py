@@ -112,6 +112,7 @@ class FileInode(Inode):
         "known_version",
         "node",
         "opened_epoch",
+        "outlived",
         "staged",
         "superseded",
         "writers",
@@ -129,6 +130,7 @@ class FileInode(Inode):
         self.known_size: int | None = None  # of a mutable file, when it was last asked for
         self.known_version: Hashable | None = None  # what had that size
         self.is_retrying = False
+        self.outlived = False  # names that were not seen remain after the last that was
         self._storing: trio.Lock | None = None
 
     @property
@@ -150,7 +152,14 @@ class FileInode(Inode):
 
     @property
     def is_idle(self) -> bool:
-        return super().is_idle and self.staged is None
+        return super().is_idle and self.staged is None and not self._ties_names
+
+    @property
+    def _ties_names(self) -> bool:
+        """Whether names would go separate ways if it were forgotten that they are one file."""
+        if not self.edges:
+            return self.outlived
+        return len(self.edges) > 1 or (self.posix.nlink > 1 and bool(self.superseded))
 
     @property
     def storing(self) -> trio.Lock:

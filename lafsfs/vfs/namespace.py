@@ -249,7 +249,9 @@ class Namespace:
         if inode.edges:
             tree.touch(inode, replace(posix, nlink=max(len(inode.edges), posix.nlink - 1)))
         else:
-            inode.posix = replace(posix, nlink=1)
+            inode.posix = replace(posix, nlink=max(1, posix.nlink - 1))
+            if isinstance(inode, FileInode):
+                inode.outlived = posix.nlink > 1
             tree.recorder.changed(inode)
         tree.table.drop_if_idle(inode)
 

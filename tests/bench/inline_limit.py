@@ -85,8 +85,8 @@ def main() -> None:
             if cost < SHARE * times[kind]:
                 pays.setdefault(kind, size)
     for kind in kinds:
-        size = pays.get(kind)
-        print(f"{kind}: the hop pays from {size >> 10} KiB" if size else f"{kind}: never pays")
+        limit = pays.get(kind)
+        print(f"{kind}: the hop pays from {limit >> 10} KiB" if limit else f"{kind}: never pays")
     print(f"INLINE_LIMIT is {INLINE_LIMIT >> 10} KiB, counted in bytes to hash")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ASK = "from lafsfs.fuse.arenas import bound_arenas; print(bound_arenas())"
+ASK = "from lafsfs.fuse.arenas import tune_malloc; print(tune_malloc())"
 
 
 def test_glibc_takes_it():

@@ -11,7 +11,7 @@ import trio
 
 from lafsfs.errors import IsADirectoryNodeError
 from lafsfs.fuse.operations import Deadlines, LafsOperations, entry_attributes, set_attributes
-from lafsfs.vfs.api import Attributes, SetAttributes
+from lafsfs.vfs.api import Attributes, Opened, SetAttributes
 
 ATTRIBUTES = Attributes(
     ino=2**63 + 5,
@@ -116,3 +116,15 @@ def test_attributes_there_and_back():
         mtime_ns=1_000_000_000_123_456_789,
     )
     assert set_attributes(entry, Fields()) == SetAttributes()
+
+
+async def test_the_first_file_that_is_opened_is_told_of_once():
+    async def opened(verb, *args):
+        assert told == ["open"]
+        return Opened(5)
+
+    told = []
+    operations = LafsOperations(Vfs(opened), first_open=lambda: told.append("open"))
+    for _ in range(3):
+        assert (await operations.open(1, 0, None)).fh == 5
+    assert told == ["open"]

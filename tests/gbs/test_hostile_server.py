@@ -328,6 +328,60 @@ async def test_chunk_headers_without_end_are_cut_off():
             await server.version()
 
 
+@pytest.mark.parametrize("junk", [b"x", b"HTTP/1.1 200 OK\r\n\r\n"])
+@pytest.mark.parametrize(
+    "framed",
+    [
+        b"Content-Length: %d\r\n\r\n%b" % (len(VERSION), VERSION),
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(VERSION), VERSION),
+    ],
+)
+async def test_a_connection_with_something_behind_an_answer_is_not_used_again(framed, junk):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/cbor\r\n"
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.raw(head + framed + junk)
+
+    async with client(script) as (server, hostile):
+        for _ in range(3):
+            assert (await server.version()).available_space == 3
+        assert hostile.connections == 3
+
+
+async def test_a_long_answer_may_come_in_the_smallest_of_records():
+    data = bytes(range(256)) * 20
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.raw(b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-5119/*\r\n")
+        await peer.raw(b"Transfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(data), 5):
+            for piece in (b"5", b"\r", b"\n", data[at : at + 3], data[at + 3 : at + 5], b"\r\n"):
+                await peer.raw(piece)
+        await peer.raw(b"0\r\n\r\n")
+        await trio.sleep_forever()
+
+    async with client(script) as (server, _):
+        assert await read(server, 0, len(data)) == data
+
+
+async def test_a_handshake_that_says_something_at_once_is_no_answer():
+    """What comes before the first question makes that fail, or answers it, and no other."""
+    early = b"HTTP/1.1 206 OK\r\nContent-Length: 1\r\nContent-Range: bytes 0-0/*\r\n\r\nE"
+
+    async def script(peer: Peer) -> None:
+        await peer.raw(early * 2)
+        await trio.sleep_forever()
+
+    async with client(script) as (server, hostile):
+        for number in range(1, 4):
+            with suppress(ProtocolError):  # when it came early enough to be seen
+                assert await read(server, 0, 1) == b"E"
+            assert hostile.connections == number
+
+
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
 async def test_a_server_that_falls_silent_runs_into_the_deadline(head, patient_clock):
     async def script(peer: Peer) -> None:

@@ -416,6 +416,23 @@ async def test_a_share_that_turns_bad_costs_one_round_trip(warm, damage, autojum
     assert health.good_shares == 4
 
 
+async def test_all_that_lie_about_a_segment_are_found_out_at_once(warm, autojump_clock):
+    for number in (0, 2):
+        warm.servers[number].corrupt(warm.cap.storage_index, number, 0x24 + 4 * SEGMENT // K + 7)
+    assert await warm.segment(4) == 2 * RTT
+    assert await warm.segment(5) == RTT
+    await trio.sleep(2 * RTT)
+    assert [len(server.advisories) for server in warm.servers] == [1, 0, 1, 0, 0]
+    assert set(warm.file.health().bad) == {warm.servers[0].name, warm.servers[2].name}
+
+
+async def test_a_late_answer_takes_the_place_of_a_lie(warm, autojump_clock):
+    _corrupt_block(warm, 4)
+    overdue = warm.overdue(2)
+    warm.servers[2].delay = overdue + 1.5 * RTT  # half a round trip after its spare
+    assert await warm.segment(4) == overdue + 1.5 * RTT
+
+
 async def test_of_two_reads_at_once_one_may_fail(warm, autojump_clock):
     for server in warm.servers[:3]:
         shnum = warm.servers.index(server)

@@ -60,7 +60,7 @@ def test_the_rows_over_a_run_are_those_to_each_of_its_leaves_top_down(data):
     count = data.draw(st.integers(1, 70_000))
     start = data.draw(st.integers(0, count - 1))
     run = range(start, min(count, start + data.draw(st.integers(1, ROW_LEAVES))))
-    rows = rows_over(run, count)
+    rows = list(rows_over(run, count))
     assert {row.start for row in rows} == {
         row.start for leaf in (run[0], run[len(run) // 2], run[-1]) for row in rows_to(leaf, count)
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -13,7 +15,10 @@ from lafsfs.crypto.rsa import SigningKey, generate_keypair
 from lafsfs.errors import NotHappyError
 from lafsfs.mutable.contents import ContentsCache
 from lafsfs.mutable.encode import SlotKeys, encode_version
-from lafsfs.mutable.keypool import KeyPool
+from lafsfs.mutable.keypool import IDLE, SOON, KeyPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Factory:
@@ -39,16 +44,56 @@ async def test_no_key_is_made_before_one_is_wanted(keys: list[SigningKey]) -> No
     assert factory.threads == []
 
 
-async def test_keys_are_made_ahead_and_off_the_event_loop(keys: list[SigningKey]) -> None:
-    factory = Factory(keys, enough=5)  # the one taken, and four in stock
+async def test_who_takes_one_key_has_one_more_made_and_the_rest_when_all_is_idle(
+    keys: list[SigningKey], mock_clock: trio.testing.MockClock
+) -> None:
+    factory = Factory(keys, enough=2)
     async with KeyPool.open(4, generate=factory) as pool:
         assert await pool.take() in keys
         await factory.reached.wait()
+        await until(lambda: pool.ready == 1)
+        assert len(factory.threads) == 2
+        mock_clock.jump(IDLE - 0.1)
         await trio.testing.wait_all_tasks_blocked()
+        assert len(factory.threads) == 2
+        mock_clock.jump(0.2)
+        await until(lambda: pool.ready == 4)
         assert len(factory.threads) == 5
-        for _ in range(20):
-            assert await pool.take() in keys
     assert threading.main_thread() not in factory.threads
+
+
+async def test_the_stock_grows_with_the_demand(
+    keys: list[SigningKey], mock_clock: trio.testing.MockClock
+) -> None:
+    factory = Factory(keys)
+    async with KeyPool.open(4, generate=factory) as pool:
+        for stock in (1, 2, 4, 4):
+            assert await pool.take() in keys
+            await until(lambda stock=stock: pool.ready == stock)
+        mock_clock.jump(SOON)
+        assert await pool.take() in keys
+        await until(lambda: pool.ready == 3)  # what is there stays
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool.ready == 3
+
+
+async def test_many_who_wait_get_a_key_each(keys: list[SigningKey]) -> None:
+    taken: list[SigningKey] = []
+
+    async def take(pool: KeyPool) -> None:
+        taken.append(await pool.take())
+
+    async with KeyPool.open(4, generate=Factory(keys)) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(take, pool)
+    assert len(taken) == 20
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for worker threads, whatever the clock says."""
+    while not holds():
+        await trio.to_thread.run_sync(time.sleep, 0.001)
 
 
 async def test_real_keys_differ() -> None:

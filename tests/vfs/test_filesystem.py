@@ -236,6 +236,60 @@ async def test_hard_links(world, broker, tmp_path):
         await world.fs.link(made.ino, ROOT, b"d")
 
 
+async def test_emptying_an_empty_file_is_a_change_that_lasts(world, broker, tmp_path):
+    made = await world.write("f", b"")
+    await world.fs.setattr(made.ino, SetAttributes(mtime_ns=5), ME)
+    assert await world.fs.drain() == ()
+    opened = await world.fs.open(made.ino, os.O_WRONLY | os.O_TRUNC)
+    await world.fs.flush(opened.handle)
+    await world.fs.release(opened.handle)
+    changed = (await world.path("f")).mtime_ns
+    assert changed > made.mtime_ns
+    assert await world.fs.drain() == ()
+    root = world.tree.directory_inode(ROOT).cap
+    async with open_world(broker, tmp_path, root) as again:
+        assert (await again.path("f")).mtime_ns == changed
+
+
+async def forget_all(world):
+    """What the kernel does when memory is short."""
+    for inode in list(world.tree.table):
+        world.fs.forget([(inode.number, 1000)])
+
+
+async def test_hard_links_stay_one_file_when_the_kernel_forgets(world, broker, tmp_path):
+    made = await world.write("a", b"shared")
+    for name in (b"b", b"c"):
+        await world.fs.link(made.ino, ROOT, name)
+    for number, name in enumerate(("b", "a", "c")):
+        assert await world.fs.drain() == ()
+        await forget_all(world)
+        await world.write(name, b"changed %d" % number)
+        assert await world.fs.drain() == ()
+        await forget_all(world)
+        assert [await world.read(other) for other in "abc"] == [b"changed %d" % number] * 3
+    await forget_all(world)
+    await world.unlink("a")
+    assert await world.fs.drain() == ()
+    await forget_all(world)
+    assert {(await world.path(name)).nlink for name in "bc"} == {2}
+    root = world.tree.directory_inode(ROOT).cap
+    async with open_world(broker, tmp_path, root, clock=world.clock) as again:
+        await again.write("b", b"changed before the other name was seen")
+        assert await again.fs.drain() == ()
+        await forget_all(again)
+        await again.unlink("b")
+        await forget_all(again)
+        assert await again.read("c") == b"changed before the other name was seen"
+        assert (await again.path("c")).nlink == 1
+        assert await again.fs.drain() == ()
+        await forget_all(again)
+        assert (await again.path("c")).nlink == 1
+        await again.unlink("c")
+        await forget_all(again)
+        assert [inode.number for inode in again.tree.table] == [ROOT]
+
+
 async def test_unlinked_files_last_until_closed(world):
     await world.write("f", b"still here")
     ino = (await world.path("f")).ino
