@@ -21,8 +21,10 @@ class PatientClock(trio.abc.Clock, trio.abc.Instrument):
     pytest-trio finds it among a test's arguments, as the run's clock and as an instrument.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idle: float = IDLE) -> None:
+        """``idle``: 0 where there are no sockets, so that there is nothing to wait for."""
         self._now = 0.0
+        self._idle = idle
         self._is_waiting = False  # for what may come before the next deadline
         self._was_quiet = False  # all through the last such wait
 
@@ -50,13 +52,13 @@ class PatientClock(trio.abc.Clock, trio.abc.Instrument):
             self._now = deadline
             return 0.0
         self._is_waiting = True
-        return IDLE
+        return self._idle
 
     # --- as an instrument -------------------------------------------------------------------------
 
     def after_io_wait(self, timeout: float) -> None:
         """A wait is over; whoever it woke has been scheduled already."""
-        self._was_quiet = self._is_waiting and timeout >= IDLE
+        self._was_quiet = self._is_waiting and timeout >= self._idle
         self._is_waiting = False
 
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:

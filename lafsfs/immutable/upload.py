@@ -137,15 +137,14 @@ class _Upload:
     async def _send_everything(self, holders: Shareholders) -> bytes:
         header = self._encoder.header()
         holders.append([header] * self._geometry.n)
-        await self._fill(holders)
-        while self._next_segment < self._geometry.num_segments:
-            with plain_errors():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(holders.send, holders.take())
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                await self._fill(holders)
+                while self._next_segment < self._geometry.num_segments:
+                    await self._send_when_possible(holders, nursery)
                     await self._fill(holders)
-            holders.require_happiness()
-        endings = await self._end(holders)
-        await holders.send(holders.take())
+                endings = await self._end(holders)
+                await self._send_when_possible(holders, nursery)
         holders.require_happiness()
         tail_offset = self._encoder.layout.share_hash_chain.offset
         with plain_errors():
@@ -153,6 +152,12 @@ class _Upload:
                 nursery.start_soon(holders.renew_leases)
                 await holders.finish(tail_offset, endings.endings)
         return endings.ueb_hash
+
+    async def _send_when_possible(self, holders: Shareholders, nursery: trio.Nursery) -> None:
+        """Let a batch follow those before it, as soon as not too much of them is on its way."""
+        await holders.until_next()
+        holders.require_happiness()
+        nursery.start_soon(holders.send, holders.take())
 
     async def _fill(self, holders: Shareholders) -> None:
         """Read and encode segments until a batch has come together or none are left."""
