@@ -188,7 +188,7 @@ class Shareholders:
     async def _write(self, writer: ShareWriter, offset: int, data: bytes) -> None:
         job, server = self._job, writer.server
         try:
-            writer.complete |= await ask(
+            completes = await ask(
                 job.broker,
                 server,
                 lambda: server.write_share(
@@ -196,6 +196,7 @@ class Shareholders:
                 ),
                 size=len(data) * max(1, len(self._writers)),  # they all share one line
             )
+            writer.complete |= completes  # as one does, though perhaps not the last to be sent
         except NoSuchUploadError as error:
             if not await self._found_complete(writer):
                 self._drop(writer, error)
