@@ -34,10 +34,8 @@ from lafsfs.errors import (
     CorruptShareError,
     LafsError,
     NoSuchShareError,
-    NotEnoughSharesError,
     ServerError,
 )
-from lafsfs.formats.geometry import HASH_SIZE
 from lafsfs.grid.asking import plain_errors
 from lafsfs.grid.broker import SMALL
 from lafsfs.grid.cpu import work_on
@@ -45,36 +43,18 @@ from lafsfs.immutable.choosing import best_reader, is_last_resort
 from lafsfs.immutable.decoding import Task, decode_all, lowest
 from lafsfs.immutable.explaining import not_enough
 from lafsfs.immutable.share import Answer, Run
-from lafsfs.immutable.treerows import ROW_LEAVES
+from lafsfs.immutable.treefetch import TreeFetch
 from lafsfs.immutable.verified import ContradictionError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable, Collection
 
-    from lafsfs.grid.broker import Broker
-    from lafsfs.immutable.claims import TreeClaims
+    from lafsfs.errors import NotEnoughSharesError
     from lafsfs.immutable.decoding import Decoded
-    from lafsfs.immutable.finder import ShareFinder
+    from lafsfs.immutable.download import Download
     from lafsfs.immutable.share import ShareReader
-    from lafsfs.immutable.verified import VerifiedFile
 
 _SOME_ROW = range(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """What all fetches of one file share.
-
-    ``report`` is told of each share that turns out to be corrupt, ``start`` runs something that
-    nobody waits for; neither waits itself.
-    """
-
-    verified: VerifiedFile
-    finder: ShareFinder
-    broker: Broker
-    trees: TreeClaims
-    report: Callable[[ShareReader, CorruptShareError], None]
-    start: Callable[[Callable[[], Awaitable[None]]], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -102,6 +82,7 @@ class SegmentFetcher:
         self._finder = download.finder
         self._broker = download.broker
         self._trees = download.trees
+        self._tree = TreeFetch(download, self._note, self._news)
         self._run = run
         self._deliver = deliver
         self._k = download.verified.cap.k
@@ -136,6 +117,9 @@ class SegmentFetcher:
 
     def _poke(self) -> None:
         self._changed.set()
+
+    async def _news(self) -> None:
+        await self._changed.wait()
 
     # --- the race ---------------------------------------------------------------------------------
 
@@ -356,52 +340,15 @@ class SegmentFetcher:
         return found and len(self._blocks[index]) >= self._k
 
     async def _has_tree(self, index: int) -> bool:
-        try:
-            await self._complete_tree(index, self._segments[index])
-        except NotEnoughSharesError as error:
-            self._close(index, error)
-            return False
-        return True
-
-    async def _complete_tree(self, index: int, segment: int) -> None:
-        """Have the rows of the ciphertext hash tree, which usually came with the blocks."""
+        """Have what verifies a segment, which usually came with the blocks; or give it up."""
         geometry = self._verified.geometry
         assert geometry is not None
-        run = Run(geometry.segment_offset(segment))
-        tried: set[ShareReader] = set()
-        while rows := self._verified.ciphertext_rows(run.segments(geometry), geometry.num_segments):
-            reader = self._tree_candidate(index, tried)
-            if self._trees.is_claimed(rows):
-                await self._trees.released()
-            elif reader is not None:
-                tried.add(reader)
-                await self._load_tree(reader, run, rows)
-            elif not self._finder.is_exhausted:
-                self._finder.ask_more()
-                await self._changed.wait()
-            else:
-                raise self._not_enough(index, "no share has a good ciphertext hash tree")
-
-    def _tree_candidate(self, index: int, tried: set[ShareReader]) -> ShareReader | None:
-        """Whom to ask for rows: those that gave good blocks before all others."""
-        for reader in (*self._sources[index].values(), *self._finder.readers):
-            if reader not in tried and not reader.has_bad_tree and not reader.is_corrupt:
-                return reader
-        return None
-
-    async def _load_tree(self, reader: ShareReader, run: Run, rows: list[range]) -> None:
-        size = HASH_SIZE * ROW_LEAVES * len(rows)
-        owner = object()
-        self._trees.claim(rows, owner)
-        try:
-            with trio.move_on_after(self._broker.overdue_after(reader.server, size)) as scope:
-                await reader.load_tree(run)
-            if scope.cancelled_caught:
-                self._broker.note_late(reader.server)
-        except (CorruptShareError, ServerError) as error:
-            self._note(reader, error)
-        finally:
-            self._trees.release(owner)
+        run = Run(geometry.segment_offset(self._segments[index]))
+        if await self._tree.complete(run, self._sources[index].values()):
+            return True
+        reason = "no share has a good ciphertext hash tree"
+        self._close(index, self._not_enough(index, reason))
+        return False
 
     async def _decoded(self, indexes: list[int]) -> dict[int, Decoded]:
         """What the blocks of some segments make: all of them with one hop to a thread."""

@@ -18,7 +18,8 @@ from lafsfs.grid.api import ShareKind
 from lafsfs.grid.asking import ask
 from lafsfs.grid.cpu import INLINE_LIMIT, work_on
 from lafsfs.immutable.claims import TreeClaims
-from lafsfs.immutable.fetcher import Download, SegmentFetcher
+from lafsfs.immutable.download import Download
+from lafsfs.immutable.fetcher import SegmentFetcher
 from lafsfs.immutable.finder import ShareFinder
 from lafsfs.immutable.share import Run
 from lafsfs.immutable.treerows import ROW_LEAVES

@@ -1,8 +1,9 @@
 """Sending an upload's shares, each as a stream, to the servers that reserved room for them.
 
 Every share is written from front to back. What is appended waits in memory until a batch is worth a
-request; a batch goes to all servers at once. A server that fails is dropped, and the upload goes on
-for as long as the shares that remain make it happy.
+request; a batch goes to all servers at once, and the next one may follow before the last servers
+have theirs: pieces of a share may arrive in any order. A server that fails is dropped, and the
+upload goes on for as long as the shares that remain make it happy.
 
 Rules:
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 1 << 20  # bytes of one share per request: requests of that size reach 280 MB/s
 MAX_BUFFERED = 16 << 20  # bytes of all shares together: what bounds memory when n is large
+MAX_TRAILING = 4 << 20  # bytes still on their way, of all shares, when the next batch follows
 
 STRAGGLING = 20.0  # seconds more for a server that is the last; a sleeping disk needs 15
 STRAGGLING_FACTOR = 10.0  # times what the others took: such a line is slow, and does not hang
@@ -65,6 +67,7 @@ class ShareWriter:
         self.server = server
         self.shnum = shnum
         self.complete = False
+        self.writes: set[trio.CancelScope] = set()  # on their way
         self._parts: list[bytes] = []
         self._start = 0  # where in the share the parts begin
         self.buffered = 0
@@ -95,6 +98,8 @@ class Shareholders:
             for shnum in sorted(shnums)
         ]
         self._dropped: list[ShareWriter] = []
+        self._on_their_way = 0  # bytes of all shares
+        self._progress = trio.Event()
         self._notes: list[str] = list(places.notes.values())
         self._leased = frozenset(places.leased)
         self._lacks_room = places.lacks_room
@@ -126,12 +131,24 @@ class Shareholders:
 
     def take(self) -> list[tuple[ShareWriter, int, bytes]]:
         """Everything that waits, for :meth:`send`; more may be appended while it is under way."""
-        return [(writer, *writer.take()) for writer in self._writers if writer.buffered]
+        batch = [(writer, *writer.take()) for writer in self._writers if writer.buffered]
+        self._on_their_way += sum(len(data) for _, _, data in batch)
+        return batch
+
+    async def until_next(self) -> None:
+        """Wait until so little is on its way that the next batch may follow."""
+        while self._on_their_way > MAX_TRAILING:
+            self._progress = trio.Event()
+            await self._progress.wait()
 
     async def send(self, batch: Sequence[tuple[ShareWriter, int, bytes]]) -> None:
         """Write a batch to all servers at once. Never raises for what a server did."""
         started = trio.current_time()
         writing = {writer: trio.CancelScope() for writer, _, _ in batch}
+        for writer, scope in writing.items():
+            writer.writes.add(scope)
+            if writer not in self._writers:  # any more
+                scope.cancel()
         async with trio.open_nursery() as nursery:
             for writer, offset, data in batch:
                 nursery.start_soon(self._write_in_time, writer, offset, data, writing, started)
@@ -148,21 +165,30 @@ class Shareholders:
         with writing[writer] as scope:
             await self._write(writer, offset, data)
         del writing[writer]
+        writer.writes.discard(scope)
+        self._on_their_way -= len(data)
+        self._progress.set()
         if scope.cancelled_caught:
-            server = writer.server
-            log.warning("upload: going on without %s, which others wait for", server.name)
-            self._job.broker.note_failure(server)
-            self._drop(writer, ServerUnavailableError(f"{server.name} kept the others waiting"))
+            self._drop_straggler(writer)
         elif writing and self._happiness(without=writing) >= self._job.encoding.happy:
             now = trio.current_time()
             deadline = now + max(STRAGGLING, STRAGGLING_FACTOR * (now - started))
             for straggler in writing.values():
                 straggler.deadline = min(straggler.deadline, deadline)
 
+    def _drop_straggler(self, writer: ShareWriter) -> None:
+        """Go on without a share whose server the others wait for."""
+        if writer not in self._writers:
+            return  # it was dropped, and this write with it
+        server = writer.server
+        log.warning("upload: going on without %s, which others wait for", server.name)
+        self._job.broker.note_failure(server)
+        self._drop(writer, ServerUnavailableError(f"{server.name} kept the others waiting"))
+
     async def _write(self, writer: ShareWriter, offset: int, data: bytes) -> None:
         job, server = self._job, writer.server
         try:
-            writer.complete = await ask(
+            completes = await ask(
                 job.broker,
                 server,
                 lambda: server.write_share(
@@ -170,6 +196,7 @@ class Shareholders:
                 ),
                 size=len(data) * max(1, len(self._writers)),  # they all share one line
             )
+            writer.complete |= completes  # as one does, though perhaps not the last to be sent
         except NoSuchUploadError as error:
             if not await self._found_complete(writer):
                 self._drop(writer, error)
@@ -190,12 +217,20 @@ class Shareholders:
         if writer.shnum not in shnums:
             return False
         self._held.setdefault(server, set()).add(writer.shnum)
-        self._writers = [other for other in self._writers if other is not writer]
+        self._forget(writer)
         return True
+
+    def _forget(self, writer: ShareWriter) -> None:
+        """Write no more of a share."""
+        self._writers = [other for other in self._writers if other is not writer]
+        for write in writer.writes:
+            write.cancel()
 
     def _drop(self, writer: ShareWriter, error: ServerError) -> None:
         """Go on without a share."""
-        self._writers = [other for other in self._writers if other is not writer]
+        if writer not in self._writers:
+            return
+        self._forget(writer)
         self._dropped.append(writer)
         self._notes.append(str(error))
         self._lacks_room |= isinstance(error, ServerFullError)

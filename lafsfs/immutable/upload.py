@@ -142,6 +142,7 @@ class _Upload:
         share_size = self._encoder.layout.share_size
         self._job = Job(broker, secrets, encoding, chk_storage_index(key), share_size)
         self._next_segment = 0
+        self._sent = 0  # bytes of the source, up to the end of the newest batch
         self._again: TaggedHasher | None = None
 
     async def run(self, convergence: bytes | None) -> CHKCap:
@@ -159,17 +160,14 @@ class _Upload:
     async def _send_everything(self, holders: Shareholders) -> bytes:
         header = self._encoder.header()
         holders.append([header] * self._geometry.n)
-        await self._fill(holders)
-        while self._next_segment < self._geometry.num_segments:
-            sent = self._geometry.segment_offset(self._next_segment)
-            with plain_errors():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(holders.send, holders.take())
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                await self._fill(holders)
+                while self._next_segment < self._geometry.num_segments:
+                    await self._send_when_possible(holders, nursery)
                     await self._fill(holders)
-            holders.require_happiness()
-            self._placed(sent)
-        endings = await self._end(holders)
-        await holders.send(holders.take())
+                endings = await self._end(holders)
+                await self._send_when_possible(holders, nursery)
         holders.require_happiness()
         tail_offset = self._encoder.layout.share_hash_chain.offset
         with plain_errors():
@@ -178,6 +176,14 @@ class _Upload:
                 await holders.finish(tail_offset, endings.endings)
         self._placed(self._geometry.size)
         return endings.ueb_hash
+
+    async def _send_when_possible(self, holders: Shareholders, nursery: trio.Nursery) -> None:
+        """Let a batch follow those before it, as soon as not too much of them is on its way."""
+        await holders.until_next()
+        holders.require_happiness()
+        self._placed(self._sent)  # but for little of it
+        self._sent = min(self._next_segment * self._geometry.segment_size, self._geometry.size)
+        nursery.start_soon(holders.send, holders.take())
 
     async def _fill(self, holders: Shareholders) -> None:
         """Read and encode segments until a batch has come together or none are left."""

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
+from tests.bench.sparse import plant
 from tests.stock import Grid, Shares, find_tahoe, stock_grid
 
 if TYPE_CHECKING:
@@ -410,12 +411,12 @@ class Embedded:
         yield compared("mount ready", "s", ready, [0.5], "goal", 1)
 
     def huge(self, gigabytes: int) -> Iterator[Row]:
+        with self.ours.mounted():
+            pass  # the storage directory and home: are there from now on
+        cap = plant(self.ours.base / "data" / "storage", gigabytes * 10**9)
+        self.ours.run("ln", "home:huge", contents=cap.danger_text().encode())
         with self.ours.mounted() as mount:
-            huge = mount.point / "huge"
-            huge.touch()
-            os.truncate(huge, gigabytes * 10**9)
-        with self.ours.mounted() as mount:
-            read_through(mount.point / "huge")
+            assert read_through(mount.point / "huge") == gigabytes * 10**9
             peak = peak_megabytes(mount.pid)
         yield compared(f"memory, reading {gigabytes} GB", "MB", [peak], [200], "goal", 1)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lafsfs.cache.places import SAVE_INTERVAL, PlaceMemory, Places, pack, parse
 from lafsfs.errors import FormatError
+from tests.patience import PatientClock
 
 SECRET = b"s" * 32
 INDEX = b"i" * 16
@@ -66,8 +67,12 @@ async def test_survives_a_remount(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-async def test_is_saved_every_so_often(tmp_path, autojump_clock):
-    autojump_clock.autojump_threshold = 0.02
+@pytest.fixture
+def patient_clock():
+    return PatientClock(idle=0.0)
+
+
+async def test_is_saved_every_so_often(tmp_path, patient_clock):
     path = tmp_path / "places"
     async with PlaceMemory.open(path, SECRET) as memory:
         memory.note(INDEX, seen(1))

@@ -98,8 +98,7 @@ async def test_an_empty_file_may_have_a_capability_too():
 # --- round trips ----------------------------------------------------------------------------------
 
 
-async def test_the_first_byte_takes_two_round_trips_and_each_segment_one_more(autojump_clock):
-    autojump_clock.autojump_threshold = 0.05  # while threads hash, time does not go on
+async def test_the_first_byte_takes_two_round_trips_and_each_segment_one_more(patient_clock):
     data = golden_data.generated("three", 3 << 20)
     servers, broker, cap = await stored(10, data, Encoding(8, 8, 10))
     for server in servers:
@@ -131,9 +130,8 @@ async def test_a_small_file_is_one_request_per_share(autojump_clock):
     assert sorted(server.count("read_share") for server in servers) == [0, 0, 1, 1]
 
 
-async def test_other_segment_sizes_cost_the_first_read_one_round_trip_more(autojump_clock):
+async def test_other_segment_sizes_cost_the_first_read_one_round_trip_more(patient_clock):
     # 128 KiB segments, as clients made them for many years
-    autojump_clock.autojump_threshold = 0.05  # while threads hash, time does not go on
     data = golden_data.generated("old", 1_000_000)
     servers, broker, cap = await stored(4, data, Encoding(3, 3, 4, max_segment_size=128 << 10))
     for server in servers:

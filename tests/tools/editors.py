@@ -5,6 +5,7 @@ As there, each saves ``contents`` to ``path`` and returns the names that it leav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -88,22 +89,29 @@ def nano(path: Path, contents: bytes) -> tuple[str, ...]:
     """By its keys, on a terminal: cut everything, insert a file, write, leave."""
     source = path.parent.parent / f"{path.parent.name}.new"
     source.write_bytes(contents)
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(path.parent)
-        os.environ.update(TERM="xterm", LC_ALL="C.UTF-8", HOME=str(path.parent))
-        os.execvp("nano", ["nano", "-I", "--backup", "--locking", "--nonewlines", path.name])
-    try:
-        _await(terminal, b"Exit")  # it reads keys from here on
-        cut_all, insert, write = b"\x1b\\\x1ba\x1b/\x0b", b"\x12%b\r", b"\x0f\r"
-        os.write(terminal, cut_all + insert % os.fsencode(source) + write)
-        _await(terminal, b"Wrote")
-        os.write(terminal, b"\x18")
-        status = _ended(child, terminal)
-    finally:
-        os.close(terminal)
-        source.unlink()
-    assert os.waitstatus_to_exitcode(status) == 0
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen(
+        ["nano", "-I", "--backup", "--locking", "--nonewlines", path.name],
+        cwd=path.parent,
+        env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "HOME": str(path.parent)},
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+        start_new_session=True,
+    )
+    os.close(its_end)
+    with process:
+        try:
+            _await(terminal, b"Exit")  # it reads keys from here on
+            cut_all, insert, write = b"\x1b\\\x1ba\x1b/\x0b", b"\x12%b\r", b"\x0f\r"
+            os.write(terminal, cut_all + insert % os.fsencode(source) + write)
+            _await(terminal, b"Wrote")
+            os.write(terminal, b"\x18")
+            _drain(terminal)
+        finally:
+            os.close(terminal)  # which hangs up on it, if it is still there
+    source.unlink()
+    assert process.returncode == 0
     return (f"{path.name}~",)
 
 
@@ -115,17 +123,11 @@ def _await(terminal: int, text: bytes) -> None:
             seen += os.read(terminal, 65536)
 
 
-def _ended(child: int, terminal: int) -> int:
-    """How it ended. The terminal has to be read until it has."""
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return status
-        if select.select([terminal], [], [], 0.05)[0]:
-            try:
-                os.read(terminal, 65536)
-            except OSError:  # the other end is closed
-                return os.waitpid(child, 0)[1]
+def _drain(terminal: int) -> None:
+    """Read until the other end is closed, as a terminal does, or nothing has come for long."""
+    with contextlib.suppress(OSError):
+        while select.select([terminal], [], [], PATIENCE)[0]:
+            os.read(terminal, 65536)
 
 
 PROGRAMS: dict[str, Save] = {

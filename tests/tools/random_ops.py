@@ -629,11 +629,11 @@ def sync_directory(check: Checker) -> None:
 
 def forget(check: Checker) -> None:
     """Have the kernel forget all it can of the mount, as it does when memory is short."""
-    if ROOT:
+    path = os.fsencode(check.mounted.root)
+    if not LIBC.mount(None, path, None, MS_REMOUNT | MS_NOSUID | MS_NODEV, None):
         check.recent.append(f"{check.done}: forget")
-        path = os.fsencode(check.mounted.root)
-        if LIBC.mount(None, path, None, MS_REMOUNT | MS_NOSUID | MS_NODEV, None):
-            raise OSError(ctypes.get_errno(), "remounting in the kernel")
+    elif ctypes.get_errno() != errno.EPERM:  # which is what those get who are not root
+        raise OSError(ctypes.get_errno(), "remounting in the kernel")
 
 
 # --- odds and ends --------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ def fio(folder: Folder, only: list[str]) -> list[str]:
     return failed
 
 
-def stress_ng(folder: Folder, only: list[str], seconds: int) -> list[str]:
-    """Run the stressors; what went wrong, one line for each."""
+def stress_ng(folder: Folder, only: list[str], seconds: int, instances: int) -> list[str]:
+    """Run the stressors, so many instances of each; what went wrong, one line for each."""
     directory = folder / "stress"
     directory.mkdir()
     failed = []
@@ -132,7 +132,9 @@ def stress_ng(folder: Folder, only: list[str], seconds: int) -> list[str]:
         if only and name not in only:
             continue
         options = ("--temp-path", str(directory), "--timeout", str(seconds), "--verify")
-        done = run("stress-ng", f"--{name}", "1", *limits, *options, cwd=folder.path.parent)
+        done = run(
+            "stress-ng", f"--{name}", str(instances), *limits, *options, cwd=folder.path.parent
+        )
         report("stress-ng", name, done)
         if done.returncode not in (0, *NOT_HERE):
             failed.append(f"stress-ng, {name}: {last_line(done.stdout)}")
@@ -161,6 +163,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("only", nargs="*", help="names of stressors or of fio's jobs")
     parser.add_argument("--seconds", type=int, default=10, help="for each stressor")
+    parser.add_argument("--instances", type=int, default=2, help="of each stressor at a time")
     arguments = parser.parse_args()
     installed = [name for name in ("fio", "stress-ng") if shutil.which(name)]
     if not installed:
@@ -174,7 +177,7 @@ def main() -> int:
         if "fio" in installed and (not only or set(only) & JOBS.keys()):
             failed += fio(folder, only)
         if "stress-ng" in installed and (not only or set(only) & STRESSORS.keys()):
-            failed += stress_ng(folder, only, arguments.seconds)
+            failed += stress_ng(folder, only, arguments.seconds, arguments.instances)
     print("\n".join(failed))
     print(f"{', '.join(installed)}: {len(failed)} failures")
     return 1 if failed else 0
