@@ -140,8 +140,15 @@ class Directory:
     def abandon(self) -> None:
         """It is not on the grid any more: what was pending in it is over."""
         if self.is_removed:
+            for below in self.removed_below():
+                below.abandon()
             for binding in tuple(self.dirty):
                 self.drop(binding)
+
+    def removed_below(self) -> list[Directory]:
+        """Directories that were removed from it, which the grid may still have in it."""
+        found = (inode.below for binding in self.names.values() for inode in binding.left)
+        return [below for below in found if below is not None and below.is_removed]
 
     def drop(self, binding: Binding) -> None:
         """Think no more of a name, whatever was wanted there."""

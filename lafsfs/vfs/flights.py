@@ -123,6 +123,7 @@ def _move_aside(flight: Flight, name: str, listing: Listing) -> None:
     log.warning("another client took a name first: ours is kept as a conflicting copy")
     binding = flight.binding
     directory = binding.directory
+    _make_way(directory.names.get(name))
     aside = directory.bind(name)
     if aside.is_removal:
         child = listing[name]
@@ -137,3 +138,10 @@ def _move_aside(flight: Flight, name: str, listing: Listing) -> None:
         directory.note(aside)
     if binding.is_removal:
         directory.drop(binding)
+
+
+def _make_way(binding: Binding | None) -> None:
+    """Forget what was seen under the name of our own conflicting copy, left by an earlier try."""
+    if binding is not None and not binding.holds:
+        for edge in tuple(binding.edges):
+            edge.forget()

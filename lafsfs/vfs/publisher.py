@@ -175,6 +175,7 @@ class Publisher:
             if self._directory.first_to_make is not self._directory:
                 return False
             await removals.look_after()  # what could not be seen before
+            pending = len(self._directory.dirty)
             unseen, error = await removals.look_before(self._ready())
             batch, refused = self._collect(unseen)
             error = error or refused
@@ -188,7 +189,7 @@ class Publisher:
                 if not was_new:
                     removals.filled(batch, result.listing)
                 await removals.look_after()
-            elif error is None:
+            elif error is None and len(self._directory.dirty) == pending:
                 return False
         except LafsError as caught:
             error = caught

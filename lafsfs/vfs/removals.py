@@ -1,9 +1,10 @@
-"""Directories that are taken away, or were, while somebody puts something into them.
+"""Directories that are taken away or moved while others fill them or move those above.
 
 A directory is taken away in one table and filled in another, so no test-and-set covers both.
 Whoever takes one away looks into it before and after; whoever puts the first things into one looks
 afterwards whether it is still linked. In whatever order the four happen, one of the two sees the
-other, and links the directory again.
+other, and links the directory again. In the same way whoever has moved a directory looks afterwards
+whether it can still be reached: two clients may have moved two directories into each other.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.errors import LafsError
-from lafsfs.nodes.edits import Base, Done, SetChild
+from lafsfs.nodes.edits import Base, Done, SetChild, is_base
 from lafsfs.nodes.listing import decoded_metadata
+from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.inodes import DirectoryInode
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ LOOKS: Final = 8  # removed directories looked into at a time
 
 @dataclass(frozen=True, slots=True)
 class _Gone:
-    """A directory that a publish has taken away from ``name``."""
+    """A directory that is not under ``name`` any more: taken away or moved."""
 
     name: str
     entry: Entry | None
@@ -72,14 +74,13 @@ class Removals:
 
         async def look(binding: Binding, inode: DirectoryInode) -> None:
             try:
-                async with limiter:
-                    listing = await inode.directory.node.table(0)
+                empty = await _is_empty(inode.directory, limiter)
             except LafsError as error:
                 binding.failed(error, trio.current_time())
                 unseen.add(binding)
                 errors.append(error)
                 return
-            if not inode.directory.is_empty(listing):
+            if not empty:
                 _keep(binding, inode)
 
         async with trio.open_nursery() as nursery:
@@ -97,9 +98,7 @@ class Removals:
             self._gone += [
                 _Gone(binding.name, entry, inode)
                 for inode in left
-                if isinstance(inode, DirectoryInode)
-                and inode not in binding.left
-                and inode.directory.is_removed
+                if isinstance(inode, DirectoryInode) and inode not in binding.left
             ]
 
     def filled(self, batch: Iterable[Flight], listing: Listing) -> None:
@@ -115,12 +114,9 @@ class Removals:
         """
         while self._gone:
             gone = self._gone[0]
-            directory = gone.inode.directory
-            if directory.is_empty(await directory.node.table(0)):
-                directory.abandon()
-            else:
-                log.warning("a directory that was removed is back: it was not empty")
-                directory.mark_removed(False)
+            if await self._is_missed(gone.inode):
+                log.warning("a directory that was removed or moved is back under its old name")
+                gone.inode.directory.mark_removed(False)
                 metadata = {} if gone.entry is None else decoded_metadata(gone.entry.metadata_json)
                 cap = gone.inode.cap
                 self.revivals.append(
@@ -131,6 +127,16 @@ class Removals:
             await self._look_above()
             self._is_filled = False
 
+    async def _is_missed(self, inode: DirectoryInode) -> bool:
+        """Whether it, or what is in it, cannot be reached, though it should."""
+        directory = inode.directory
+        if not directory.is_removed:
+            return bool(inode.edges) and not await _is_reachable(inode)
+        if not await _is_empty(directory, trio.CapacityLimiter(LOOKS)):
+            return True
+        directory.abandon()
+        return False
+
     async def _look_above(self) -> None:
         for inode in tuple(self._directory.inodes.values()):
             for edge in tuple(inode.edges):
@@ -138,6 +144,46 @@ class Removals:
                 listing = await above.directory.node.table(0)
                 if edge.is_attached and not above.holds and above.name not in listing:
                     above.restore()
+
+
+async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool:
+    """Whether the grid has nothing in a directory but what was removed, and that is empty, too.
+
+    Raises:
+        LafsError: that cannot be seen.
+    """
+    async with limiter:
+        listing = await directory.node.table(0)
+    if not directory.is_empty(listing):
+        return False
+    found: list[bool | LafsError] = []
+
+    async def look(below: Directory) -> None:
+        try:
+            found.append(await _is_empty(below, limiter))
+        except LafsError as error:
+            found.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for below in directory.removed_below():
+            nursery.start_soon(look, below)
+    for error in found:
+        if isinstance(error, LafsError):
+            raise error
+    return all(found)
+
+
+async def _is_reachable(inode: DirectoryInode) -> bool:
+    """Whether the grid has it where it is here, as far as that was published, and all above it."""
+    while inode.number != ROOT_INODE:
+        if not inode.edges:
+            return False
+        edge = inode.edges[0]
+        listing = await edge.binding.directory.node.table(0)
+        if not edge.is_new and not is_base(listing.get(edge.binding.name), inode.cap):
+            return False
+        inode = edge.parent
+    return True
 
 
 def _keep(binding: Binding, inode: DirectoryInode) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import stat
 
 import pytest
 import trio
@@ -12,8 +13,9 @@ import trio.testing
 
 from lafsfs.caps import LiteralCap
 from lafsfs.errors import LafsError
-from lafsfs.nodes.edits import SetChild, Unlink
+from lafsfs.nodes.edits import Base, SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
+from lafsfs.vfs.flights import metadata_for
 from lafsfs.vfs.inodes import FileInode
 from lafsfs.vfs.recorder import MemoryRecorder
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
@@ -78,7 +80,7 @@ async def contents_of(world, path: str = ""):
         name = f"{path}/{entry.name.decode()}".lstrip("/")
         if entry.attributes.is_directory:
             found |= await contents_of(world, name)
-        else:
+        elif stat.S_ISREG(entry.attributes.mode):  # not a loop
             found[name] = await world.read(name)
     return found
 
@@ -345,6 +347,40 @@ async def test_a_conflicting_copy_of_what_was_moved_meanwhile_goes(calm, servers
     assert found[name] == b"ours, again"
 
 
+async def test_a_conflicting_copy_that_an_earlier_try_has_made_is_ours(calm, other):
+    made = await calm.write("d/x", b"ours")
+    await calm.rename("d/x", "d/new")
+    inode = calm.tree.table[made.ino]
+    await other.edit([SetChild("new", LiteralCap(b"theirs"))])
+    ours = SetChild("new", inode.cap, metadata_for(inode, None), base=Base.ABSENT)
+    landed = (await other.edit([ours])).outcomes[0].name  # as if our publish had, unheard
+    directory = inode.edges[0].binding.directory
+    await directory.listing(0)
+    assert landed.encode() in await calm.listdir("d")
+    assert (await calm.path(f"d/{landed}")).ino == made.ino
+    await calm.settled()
+    wanted = UNCHANGED | {"d/new": b"theirs", f"d/{landed}": b"ours"}
+    assert await contents(calm) == await contents_of(calm) == wanted
+    assert (await calm.path(f"d/{landed}")).ino == made.ino
+    assert len(inode.edges) == 1
+
+
+async def test_a_rewritten_file_is_renamed_in_one_publish(calm, servers):
+    """Its old name goes when its new one has the new contents, not before."""
+    ino = (await calm.path("d/f")).ino
+    inode = calm.tree.table[ino]
+    opened = await calm.fs.open(ino, os.O_WRONLY | os.O_TRUNC)
+    await calm.fs.write(opened.handle, 0, b"again")
+    await calm.rename("d/f", "d/renamed")
+    inode.writers -= 1  # closed, but not brought to the grid yet
+    await calm.tree.settle_all()
+    assert await contents(calm) == UNCHANGED
+    inode.writers += 1
+    await calm.fs.flush(opened.handle)
+    await calm.fs.release(opened.handle)
+    assert await contents(calm) == {"d/renamed": b"again", "d/g": b"other"}
+
+
 async def noop() -> None:
     return
 
@@ -369,6 +405,22 @@ async def test_a_directory_that_somebody_fills_while_another_takes_its_place(cal
     assert found.pop("e/late") == b"late"
     assert sorted(found.values()) == [b"first", b"other"]
     assert all(name.startswith("e.conflicted-") for name in found)
+
+
+async def test_a_tree_in_which_somebody_fills_a_directory_while_it_is_removed(calm, broker):
+    parent = await calm.path("e")
+    made = await calm.mkdir("e/below")
+    await calm.symlink("e/gone", b"x")
+    await calm.settled()
+    cap = calm.tree.directory_inode(made.ino).cap
+    await calm.unlink("e/gone")
+    await calm.fs.rmdir(parent.ino, b"below")
+    await calm.fs.rmdir(ROOT, b"e")
+    async with open_maker(broker, calm.clock) as maker:
+        await maker.directory(cap).edit([SetChild("late", LiteralCap(b"late"))])
+    await calm.settled()
+    assert await contents(calm) == await contents_of(calm) == UNCHANGED | {"e/below/late": b"late"}
+    assert list(await calm.on_grid("e")) == ["below"]
 
 
 async def test_a_directory_that_somebody_fills_as_it_is_removed(calm, broker, servers):
@@ -422,6 +474,24 @@ async def test_a_directory_that_somebody_removes_while_we_change_it(calm, broker
     await calm.settled()
     assert (await calm.path("e")).ino == ino
     assert list(await calm.on_grid("e")) == ["x"]
+
+
+async def test_two_mounts_move_two_directories_into_each_other(broker, tmp_path):
+    async with open_world(broker, tmp_path, max_age=1e6) as one:
+        await one.mkdir("d")
+        await one.mkdir("e")
+        await one.write("d/f", b"first")
+        await one.write("e/f", b"other")
+        await one.settled()
+        root = one.tree.directory_inode(ROOT).cap
+        async with open_world(broker, tmp_path / "two", root, host="two", max_age=1e6) as two:
+            await two.listdir()
+            await one.rename("d", "e/d")
+            await two.rename("e", "d/e")
+            await one.settled()
+            await two.settled()
+        found = await contents(one)
+    assert {name[-3:]: data for name, data in found.items()} == {"d/f": b"first", "e/f": b"other"}
 
 
 async def test_a_tree_is_removed_without_publishing_what_was_in_it(calm):
