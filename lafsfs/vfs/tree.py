@@ -38,6 +38,7 @@ from lafsfs.errors import (
 )
 from lafsfs.nodes.listing import decoded_metadata
 from lafsfs.vfs import numbers
+from lafsfs.vfs.activity import Activity
 from lafsfs.vfs.api import ROOT_INODE, Changed
 from lafsfs.vfs.attributes import Defaults, Facts, Kind, Posix, clamped, decode, raw_name_of
 from lafsfs.vfs.bindings import Binding, Edge
@@ -82,8 +83,14 @@ class Tree:
         self.nursery = nursery
         self.area = area
         self.recorder = recorder
+        self.activity = Activity(settings.quiet)
         self.outgoing = Outgoing(
-            nursery, recorder, settings.quiet, settings.retry_first, settings.retry_most
+            nursery,
+            recorder,
+            settings.quiet,
+            settings.retry_first,
+            settings.retry_most,
+            self.activity,
         )
         self.table = InodeTable()
         self.prefetch = TablePrefetch(nursery, settings.max_age)
@@ -235,6 +242,7 @@ class Tree:
         Raises:
             LafsError: it is not recorded, or with ``-o sync`` not on the grid (yet).
         """
+        self.activity.note()
         await self.recorder.accept()
         if self.settings.sync:
             for binding in bindings:
