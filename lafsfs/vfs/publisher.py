@@ -2,8 +2,9 @@
 
 A directory keeps its pending bindings in ``dirty``. They stay until the grid shows them, through
 any number of failures. The publisher's task runs while there is something that it can do: it waits
-for the quiet period or the back-off (cut short by whoever waits), collects what is ready, makes one
-``DirectoryNode.edit()`` of it, which makes the directory's slot if it is new, and settles. Rules:
+for the quiet period or the back-off, and while programs are busy (:mod:`lafsfs.vfs.activity`), all
+cut short by whoever waits, collects what is ready, makes one ``DirectoryNode.edit()`` of it, which
+makes the directory's slot if it is new, and settles. Rules:
 
 - Collecting and settling happen without an await: a batch is a consistent view. What a batch puts
   under a name is settled with the binding it was made for. Whatever was wanted there meanwhile is
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lafsfs.nodes.dirnode import EditResult
+    from lafsfs.vfs.activity import Activity
     from lafsfs.vfs.bindings import Binding
     from lafsfs.vfs.directories import Directory
     from lafsfs.vfs.recorder import Recorder
@@ -62,6 +64,7 @@ class Outgoing:
     quiet: float  # seconds
     retry_first: float
     retry_most: float
+    activity: Activity
     pending: dict[Directory, None] = field(default_factory=dict)
     waiting: set[Publisher] = field(default_factory=set)
 
@@ -158,7 +161,7 @@ class Publisher:
 
     async def _wait_for_turn(self) -> None:
         while not self._urgent:
-            left = self._due - trio.current_time()
+            left = self._outgoing.activity.start_of(self._due) - trio.current_time()
             if left <= 0:
                 return
             with trio.move_on_after(left):

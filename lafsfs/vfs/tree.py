@@ -30,6 +30,7 @@ from lafsfs.errors import (
     NotADirectoryNodeError,
     ReadOnlyCapabilityError,
 )
+from lafsfs.vfs.activity import Activity
 from lafsfs.vfs.api import ROOT_INODE, Changed
 from lafsfs.vfs.arrivals import Arrivals, cap_of, posix_of
 from lafsfs.vfs.attributes import Defaults, Posix, clamped, raw_name_of
@@ -76,8 +77,14 @@ class Tree:
         self.nursery = nursery
         self.area = area
         self.recorder = recorder
+        self.activity = Activity(settings.quiet)
         self.outgoing = Outgoing(
-            nursery, recorder, settings.quiet, settings.retry_first, settings.retry_most
+            nursery,
+            recorder,
+            settings.quiet,
+            settings.retry_first,
+            settings.retry_most,
+            self.activity,
         )
         self.table = InodeTable()
         self.arrivals = Arrivals(self)
@@ -220,6 +227,7 @@ class Tree:
         Raises:
             LafsError: it is not recorded, or with ``-o sync`` not on the grid (yet).
         """
+        self.activity.note()
         await self.recorder.accept()
         if self.settings.sync:
             for binding in bindings:

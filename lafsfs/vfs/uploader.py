@@ -21,6 +21,9 @@ more, and when the file is changed before half of it is placed, unless somebody 
 began because of ``LONGEST``: then the next upload brings the change. Uploads of mutable files
 and of small ones are never cut short.
 
+While programs are busy (:mod:`lafsfs.vfs.activity`), what is due waits, and what has waited long
+enough goes in fewer uploads at once, unless room in the journal is scarce.
+
 While the grid does not take anything, one upload at a time tries whether it does again.
 
 Everything here but the uploads themselves happens without an await. One task runs
@@ -55,6 +58,7 @@ log = logging.getLogger(__name__)
 SMALL: Final = 1 << 20  # bytes: one segment
 SMALL_AT_ONCE: Final = 16  # enough to keep servers busy that take 10 ms for each request
 BIG_AT_ONCE: Final = 3  # each of them fills the line to the servers by itself
+BUSY_AT_ONCE: Final = 4  # of each kind, while programs are busy
 LONGEST: Final = 60.0  # seconds of being changed all the time
 OPEN_QUIET: Final = 10.0  # seconds; a program that has fsynced a file is likely to go on with it
 LONGEST_OPEN: Final = 600.0  # seconds; a log that is never flushed, or a very long copy
@@ -130,6 +134,7 @@ class Uploader:
 
     def notice(self, inode: FileInode) -> None:
         """``inode`` has contents that are not on the grid: one that has just been made, say."""
+        self._tree.activity.note()
         if inode not in self._queue:
             self._add(inode)
 
@@ -262,9 +267,15 @@ class Uploader:
             due, longest = float("inf"), LONGEST_OPEN
         return max(queued.not_before, min(due, queued.since + max(quiet, longest)))
 
+    def _start_of(self, due: float) -> float:
+        """When what is due may begin: later, while programs are busy."""
+        if self._tree.area.journal.room.is_scarce:
+            return due
+        return self._tree.activity.start_of(due)
+
     def _next_look(self) -> float:
         """When something may be due next, if nobody wakes us."""
-        soonest = self._heap[0][0] if self._heap else float("inf")
+        soonest = self._start_of(self._heap[0][0]) if self._heap else float("inf")
         if trio.current_time() < self._resting_until and (self._small.ready or self._big.ready):
             soonest = min(soonest, self._resting_until)
         return soonest  # lanes that are full wake us when they are not
@@ -272,7 +283,7 @@ class Uploader:
     def _sort(self) -> None:
         """Put what is due into its lane."""
         now = trio.current_time()
-        while self._heap and self._heap[0][0] <= now:
+        while self._heap and self._start_of(self._heap[0][0]) <= now:
             slot, *_, queued = heapq.heappop(self._heap)
             if queued.slot != slot or self._forgotten(queued):
                 continue
@@ -297,7 +308,7 @@ class Uploader:
 
     def _start(self, lane: _Lane, nursery: trio.Nursery) -> None:
         now = trio.current_time()
-        while lane.ready and lane.running < lane.limit:
+        while lane.ready and lane.running < self._limit(lane):
             if self._failures and (lane.running or now < self._resting_until):
                 return  # one of them tries whether the grid is back
             *_, queued = heapq.heappop(lane.ready)
@@ -310,6 +321,13 @@ class Uploader:
             lane.running += 1
             self._begin(queued, now)
             nursery.start_soon(self._upload, queued, lane)
+
+    def _limit(self, lane: _Lane) -> int:
+        """How many uploads of a lane may be under way, with the one that is next."""
+        *_, queued = lane.ready[0]
+        if queued.hurried or not self._tree.activity.is_going_on:
+            return lane.limit
+        return lane.limit if self._tree.area.journal.room.is_scarce else BUSY_AT_ONCE
 
     def _begin(self, queued: Queued, now: float) -> None:
         inode = queued.inode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,7 +70,7 @@ async def test_the_stock_grows_with_the_demand(
     async with KeyPool.open(4, generate=factory) as pool:
         for stock in (1, 2, 4, 4):
             assert await pool.take() in keys
-            await until(lambda stock=stock: pool.ready == stock)
+            await until(partial(in_stock, pool, stock))
         mock_clock.jump(SOON)
         assert await pool.take() in keys
         await until(lambda: pool.ready == 3)  # what is there stays
@@ -83,11 +84,14 @@ async def test_many_who_wait_get_a_key_each(keys: list[SigningKey]) -> None:
     async def take(pool: KeyPool) -> None:
         taken.append(await pool.take())
 
-    async with KeyPool.open(4, generate=Factory(keys)) as pool:
-        async with trio.open_nursery() as nursery:
-            for _ in range(20):
-                nursery.start_soon(take, pool)
+    async with KeyPool.open(4, generate=Factory(keys)) as pool, trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(take, pool)
     assert len(taken) == 20
+
+
+def in_stock(pool: KeyPool, number: int) -> bool:
+    return pool.ready == number
 
 
 async def until(holds: Callable[[], bool]) -> None:
