@@ -28,6 +28,8 @@ def shown(mountpoint: str, status: Status, *, everything: bool = False) -> Itera
         others = status.files + status.names - len(named)
         if others > 0:
             yield f"  and {others} more"
+        if status.journal:
+            yield f"  the journal takes {shown_size(status.journal)} on this machine"
     away = [server.name for server in status.servers if server.failures]
     if away:
         yield f"  not answering: {', '.join(away)} ({len(away)} of {len(status.servers)} servers)"

@@ -58,7 +58,10 @@ _SCHEMA: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ContentsRef:
-    """Which contents a row needs: the first ``end`` bytes of a log, or (0) a blob."""
+    """Which contents a row needs: the first ``end`` bytes of a log, or (0) a blob.
+
+    Id 0 is no contents: a new file, to which nothing was written. It takes no place.
+    """
 
     id: int
     end: int = 0

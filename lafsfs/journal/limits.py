@@ -8,7 +8,8 @@ closing, renaming and the like, which need little, never find the disk full. Pro
 - At the limit writers wait as long as uploads got on within the last ``patience`` seconds. After
   that they get :class:`~lafsfs.errors.JournalFullError`, the system call ENOSPC.
 - ``margin`` bytes of the disk are left free for what is not counted here: rows, SQLite's log, and
-  other programs. The disk is asked only every ``LOOK_AGAIN`` bytes.
+  other programs. The disk is asked every ``LOOK_AGAIN`` bytes,
+  and each time while it is nearly full.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ HIGH_WATER: Final = 0.75  # of the limit
 PAUSE: Final = 0.05  # seconds above it, for every PACE bytes: 20 MB/s, as an upload might have
 PACE: Final = 1 << 20
 LOOK_AGAIN: Final = 16 << 20  # bytes promised between two looks at the disk
-LOOK_SOON: Final = 1.0  # seconds between two looks while it is nearly full
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,6 @@ class Room:
         self._seen_free = free
         self._unpaced = 0  # bytes promised above the high-water mark since the last pause
         self._until_look = LOOK_AGAIN
-        self._looked = -float("inf")
         self._progressed = -float("inf")
         self._freed: trio.Event | None = None  # while somebody waits
 
@@ -101,15 +100,15 @@ class Room:
         self._wake()
 
     def use(self, size: int) -> None:
-        """So many bytes are on the disk now."""
+        """So many bytes are on the disk now; fewer than before, if negative."""
         self.used += size
+        if size < 0:
+            self._wake()
 
     def free(self, size: int) -> None:
         """So many bytes are not on the disk any more."""
         self.used -= size
-        if size:
-            self.progress()
-            self._wake()
+        self._wake()
 
     def progress(self) -> None:
         """An upload got on: what it frees will be worth waiting for."""
@@ -128,9 +127,8 @@ class Room:
 
     def _fits(self, size: int) -> bool:
         self._until_look -= size
-        now = trio.current_time()
-        if self._until_look < 0 or (self._seen_free < size and now > self._looked + LOOK_SOON):
-            self._until_look, self._looked = LOOK_AGAIN, now
+        if self._until_look < 0 or self._seen_free < size:
+            self._until_look = LOOK_AGAIN
             self._seen_free = self._free() - self._limits.margin - self.promised
         if self._seen_free < size:
             return False

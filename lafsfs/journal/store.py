@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 SYNC_AFTER: Final = 5.0  # seconds: what a power failure may cost
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 CHECKPOINT_AT: Final = 16 << 20  # bytes of SQLite's log: it is read whole when a journal is opened
+CHECKPOINT_LEAST: Final = 1 << 20  # the same, where the disk keeps little free
 MOST_LOG: Final = 4  # times as much, and committing waits for the disk
 ROW_SIZE: Final = 100  # bytes that a row takes beside its value
 PAGE: Final = 4120  # bytes of SQLite's log for a changed page
@@ -86,7 +87,11 @@ class Journal:
         self._sequence = 1 + max((row.sequence for row in found.rows), default=0)
         self._next_row = 1 + max((row.id for row in found.rows), default=0)
         self._next_contents = 1 + max(found.contents_ids, default=0)
-        self._named = {row.id: row.contents for row in found.rows if row.contents is not None}
+        self._named = {  # which contents, other than none at all
+            row.id: row.contents
+            for row in found.rows
+            if row.contents is not None and row.contents.id
+        }
         self._in_rows = {ref.id for ref in self._named.values()}  # contents that a row names
         self._blob_sizes = found.blob_sizes
         self._files: dict[int, ContentsFile] = {}
@@ -104,10 +109,14 @@ class Journal:
         self._gate: trio.Event | None = None  # set when committing is possible again
         self._wake = trio.Event()
         self._hurry = trio.Event()
-        self.room = Room(place.directory, limits)
-        self.room.use(sum(found.blob_sizes.values()) + sum(self._row_sizes.values()))
-        self._checkpoint_at = min(CHECKPOINT_AT, limits.margin // 8)
         self._log_size = place.log_size()  # bytes of SQLite's log, about
+        self._checkpoint_at = max(CHECKPOINT_LEAST, min(CHECKPOINT_AT, limits.margin // 8))
+        self.room = Room(place.directory, limits)
+        self._count_room(limits)
+
+    def _count_room(self, limits: Limits) -> None:
+        """Of what was found."""
+        self.room.use(sum(self._blob_sizes.values()) + sum(self._row_sizes.values()))
         for ref in self._named.values():
             if ref.end:
                 file = self._file(ref.id)
@@ -161,7 +170,7 @@ class Journal:
 
     async def ready(self) -> None:
         """Wait while committing is held up. What is committed is put together after this."""
-        while self._log_size > MOST_LOG * max(self._checkpoint_at, PAGE << 8):
+        while self._log_size > MOST_LOG * self._checkpoint_at:
             await self._checkpoint_now()
         while self._gate is not None:
             await self._gate.wait()
@@ -184,11 +193,8 @@ class Journal:
             JournalError: it refuses otherwise. Nothing is changed.
         """
         blobs = blobs or {}
-        gone = self._gone(puts, deletes)
-        synced = self._synced_ends(puts)
-        epochs = self._armed
-        if any(self._is_ahead(put.contents) for put in puts.values()):
-            epochs = epochs | {self._epoch}
+        gone, synced, is_ahead = self._changed(puts, deletes)
+        epochs = self._armed | {self._epoch} if is_ahead else self._armed
         gone_blobs = [ref.id for ref in gone if not ref.end and ref.id not in self._held]
         dropped = () if epochs else gone_blobs  # going back could need them
         reached("journal.commit.before")
@@ -207,60 +213,70 @@ class Journal:
         reached("journal.commit.after")
         self._armed = epochs
         self._sequence += len(puts)
-        self._note(puts, deletes, blobs, gone)
+        self._note_sizes(puts, deletes, blobs)
+        self._note_names(puts, deletes, gone)
         if epochs:
             self._late_blobs.update(gone_blobs)
         self._touch()
 
-    def _gone(self, puts: Mapping[int, Put], deletes: Collection[int]) -> list[ContentsRef]:
-        """Contents that no row will name."""
-        found: list[ContentsRef] = []
-        for id in (*puts, *deletes):
-            before = self._named.get(id)
-            after = puts[id].contents if id in puts else None
-            if before is not None and (after is None or after.id != before.id):
-                found.append(before)
-        return found
+    def _changed(
+        self, puts: Mapping[int, Put], deletes: Collection[int]
+    ) -> tuple[list[ContentsRef], dict[int, int], bool]:
+        """Contents that no row will name; how much of logs is synced, and if rows need more."""
+        named = self._named
+        gone = [named[id] for id in deletes if id in named]
+        synced: dict[int, int] = {}
+        is_ahead = False
+        for id, put in puts.items():
+            ref, before = put.contents, named.get(id)
+            if before is not None and (ref is None or ref.id != before.id):
+                gone.append(before)
+            if ref is not None and ref.end:
+                end = synced[ref.id] = self._files[ref.id].synced
+                is_ahead = is_ahead or end < ref.end
+        return gone, synced, is_ahead
 
-    def _is_ahead(self, ref: ContentsRef | None) -> bool:
-        """Whether a row that needs this could be on the disk before its contents are."""
-        return ref is not None and ref.end > 0 and self._files[ref.id].synced < ref.end
-
-    def _synced_ends(self, puts: Mapping[int, Put]) -> dict[int, int]:
-        """How much of each log that is named survives a power failure."""
-        refs = [put.contents for put in puts.values() if put.contents is not None]
-        return {ref.id: self._files[ref.id].synced for ref in refs if ref.end}
-
-    def _note(
-        self,
-        puts: Mapping[int, Put],
-        deletes: Collection[int],
-        blobs: Mapping[int, bytes],
-        gone: Sequence[ContentsRef],
+    def _note_sizes(
+        self, puts: Mapping[int, Put], deletes: Collection[int], blobs: Mapping[int, bytes]
     ) -> None:
+        sizes, grown, written = self._row_sizes, 0, 2 * PAGE
         for id, blob in blobs.items():
-            self._blob_sizes[id] = len(blob)
-            self._log_size += len(blob)
-        sizes = {id: len(put.value) + ROW_SIZE for id, put in puts.items()}
-        before = sum(self._row_sizes.pop(id, 0) for id in (*puts, *deletes))
-        self._row_sizes |= sizes
-        self.room.use(sum(map(len, blobs.values())) + sum(sizes.values()))
-        self.room.free(before)
-        self._log_size += PAGE * (2 + len(sizes) + len(deletes) + len(blobs))
-        for id in (*puts, *deletes):
+            self._blob_sizes[id] = size = len(blob)
+            grown += size
+            written += size + PAGE
+        for id, put in puts.items():
+            size = len(put.value) + ROW_SIZE
+            grown += size - sizes.get(id, 0)
+            written += PAGE
+            sizes[id] = size
+        for id in deletes:
+            grown -= sizes.pop(id, 0)
+            written += PAGE
+        self._log_size += written
+        self.room.use(grown)
+
+    def _note_names(
+        self, puts: Mapping[int, Put], deletes: Collection[int], gone: Sequence[ContentsRef]
+    ) -> None:
+        for id in deletes:
             self._named.pop(id, None)
-        self._named |= {id: put.contents for id, put in puts.items() if put.contents is not None}
         for ref in gone:
             self._in_rows.discard(ref.id)
-        self._in_rows.update(put.contents.id for put in puts.values() if put.contents is not None)
+        for id, put in puts.items():
+            if put.contents is None or not put.contents.id:
+                self._named.pop(id, None)
+            else:
+                self._named[id] = put.contents
+                self._in_rows.add(put.contents.id)
         for ref in gone:
             if ref.id not in self._held:
                 self._drop(ref.id)
 
     def _touch(self) -> None:
         self._changes += 1
-        self._wake.set()
-        if self.room.is_scarce or self._log_size > self._checkpoint_at:
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._log_size > self._checkpoint_at or (self._late_files and self.room.is_scarce):
             self._hurry.set()
 
     # --- contents ---------------------------------------------------------------------------------

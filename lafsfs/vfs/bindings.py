@@ -145,6 +145,23 @@ class Binding:
                     ahead.append(edge.binding)
         return False
 
+    def keep(self) -> bool:
+        """Whether it is linked again, since somebody removed a directory that we put things into.
+
+        Had they been there, it would not have been removed.
+        """
+        if any(edge.inode.below and edge.inode.below.is_being_filled for edge in self.edges):
+            self.restore()
+            return True
+        return False
+
+    def restore(self) -> None:
+        """Another client has removed it or put something else there; link it again all the same."""
+        for edge in self.edges:
+            edge.origin, edge.published = edge.latest_entry, 0
+        self.base, self.entry, self.maybe = Base.ABSENT, None, ()
+        self.directory.note(self)
+
     def failed(self, error: LafsError, now: float) -> None:
         """A try to publish it failed."""
         if self.error is None:

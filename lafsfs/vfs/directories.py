@@ -96,7 +96,9 @@ class Directory:
     @property
     def has_work(self) -> bool:
         """Whether the grid has yet to hear of something."""
-        return not self.is_removed and (bool(self.dirty) or self.node.is_new)
+        if self.is_removed:
+            return False
+        return bool(self.dirty) or self.node.is_new or self.publisher.is_unfinished
 
     @property
     def first_to_make(self) -> Directory:
@@ -122,11 +124,11 @@ class Directory:
         if binding.is_pending:
             self.dirty[binding] = None
             self.publisher.kick()
+            self.note_work()
+        elif binding.edges:
+            self._clean(binding)
         else:
-            self.dirty.pop(binding, None)
-            if not binding.edges:
-                self.drop(binding)
-        self.note_work()
+            self.drop(binding)
 
     def mark_removed(self, removed: bool) -> None:
         """It has lost its last name here, or has one (again)."""
@@ -138,17 +140,29 @@ class Directory:
     def abandon(self) -> None:
         """It is not on the grid any more: what was pending in it is over."""
         if self.is_removed:
+            for below in self.removed_below():
+                below.abandon()
             for binding in tuple(self.dirty):
                 self.drop(binding)
+
+    def removed_below(self) -> list[Directory]:
+        """Directories that were removed from it, which the grid may still have in it."""
+        found = (inode.below for binding in self.names.values() for inode in binding.left)
+        return [below for below in found if below is not None and below.is_removed]
 
     def drop(self, binding: Binding) -> None:
         """Think no more of a name, whatever was wanted there."""
         if binding in self.dirty:
             self._outgoing.recorder.changed_name(binding)
-            del self.dirty[binding]
-            self.note_work()
+            self._clean(binding)
         if self.names.get(binding.name) is binding:
             del self.names[binding.name]
+
+    def _clean(self, binding: Binding) -> None:
+        """Nothing is pending of a name any more, and nobody needs to wait for it."""
+        self.dirty.pop(binding, None)
+        self.note_work()
+        self._outgoing.moved_on()
 
     def note_work(self) -> None:
         """Keep in mind whether the grid has yet to hear of something."""
@@ -156,6 +170,16 @@ class Directory:
             self._outgoing.pending[self] = None
         else:
             self._outgoing.pending.pop(self, None)
+
+    @property
+    def is_being_filled(self) -> bool:
+        """Whether there will be something in it, by our doing alone."""
+        latest = self.node.latest
+        if latest is None or latest.table.unreadable:
+            return False
+        if not any(edge.is_new for binding in self.dirty for edge in binding.edges):
+            return False
+        return all(self._is_removed(child) for child in latest.values())
 
     def is_empty(self, listing: Listing) -> bool:
         """Whether there is nothing in it, not even what cannot be shown."""

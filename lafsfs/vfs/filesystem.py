@@ -63,6 +63,7 @@ STATE: Final = b"user.lafs.state"
 CAPABILITIES: Final = tuple(
     b"user.lafs." + name for name in (b"cap", b"readcap", b"verifycap", b"kind")
 )
+AT_ONCE: Final = 64  # inodes that were pending when they were forgotten, to look at again
 ATTEMPTS: Final = 6  # over half a minute: servers that failed are left alone for a while
 
 
@@ -115,6 +116,7 @@ class FileSystem:
         handles = itertools.count(1)
         self._tree = tree
         self._broker = broker
+        self._lingering: dict[int, None] = {}  # forgotten by the kernel when something was pending
         self._uploader = Uploader(tree)
         self._files = Files(tree, self._uploader, handles)
         self._names = Namespace(tree, self._files)
@@ -139,7 +141,19 @@ class FileSystem:
             inode = self._tree.table.get(number)
             if inode is not None:
                 inode.lookups = max(0, inode.lookups - count)
-                self._tree.table.drop_if_idle(inode)
+                self._drop(number)
+        for number in tuple(itertools.islice(self._lingering, AT_ONCE)):
+            del self._lingering[number]
+            self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        """Drop what nobody needs; what is pending, when something is forgotten after it settled."""
+        inode = self._tree.table.get(number)
+        if inode is None or inode.lookups or number == ROOT_INODE:
+            return
+        self._tree.table.drop_if_idle(inode)
+        if self._tree.table.get(number) is inode:
+            self._lingering[number] = None
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """Make a directory."""

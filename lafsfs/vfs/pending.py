@@ -73,6 +73,11 @@ def removed_path(binding: Binding) -> str:
     return f"{above}{name}"
 
 
+def depth_of(inode: Inode) -> int:
+    """How many directories are above ``inode``, on its longest path."""
+    return max((sum(1 for _ in edge.parent.path()) for edge in inode.edges), default=0)
+
+
 def shown_path(inode: Inode) -> str:
     """The path of an inode from the mountpoint, by its first name, in words for people."""
     if not inode.edges:

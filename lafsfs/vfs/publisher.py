@@ -17,10 +17,6 @@ makes the directory's slot if it is new, and settles. Rules:
   such bindings stop, and are woken when another publisher has published something.
 - A new directory is made after the new directories in it, unless that fails: so with all its
   children, in one publish.
-- A directory that is taken away must still be empty, just before: if another client put something
-  into it meanwhile, it stays.
-- Where another client was first, theirs keeps the name. Ours goes on under the name that the edit
-  gave it, or is taken away there if it has been moved or removed meanwhile.
 - A failure is remembered with every binding in the batch, delivered to everybody who waits, and
   tried again with back-off for ever.
 - Whatever is not one of our own errors is a bug: it is logged, and delivered as one, but the
@@ -30,35 +26,28 @@ makes the directory's slot if it is new, and settles. Rules:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.caps import UnknownCap
 from lafsfs.errors import LafsError, LocalError
-from lafsfs.nodes.edits import Base, Conflict, Gone, Kept, SetChild, SetMetadata, Unlink, is_base
-from lafsfs.nodes.listing import decoded_metadata
 from lafsfs.vfs.api import UnexpectedError
-from lafsfs.vfs.attributes import KEY, encode
-from lafsfs.vfs.inodes import DirectoryInode, FileInode, LoopInode
+from lafsfs.vfs.flights import Flight, edit_for, settle
+from lafsfs.vfs.removals import Removals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lafsfs.nodes.dirnode import EditResult
-    from lafsfs.nodes.edits import BaseCap, Edit, Outcome
-    from lafsfs.nodes.listing import Child, Listing
     from lafsfs.vfs.activity import Activity
-    from lafsfs.vfs.bindings import Binding, Edge
+    from lafsfs.vfs.bindings import Binding
     from lafsfs.vfs.directories import Directory
-    from lafsfs.vfs.inodes import Inode
     from lafsfs.vfs.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
 MOST_QUIET: Final = 5  # quiet periods that a first change waits while others keep coming
-LOOKS: Final = 8  # removed directories looked into at a time
 
 
 @dataclass(eq=False, slots=True)
@@ -95,22 +84,6 @@ class Waiter:
     taken: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """One binding on its way: its edit, and the version that it tells of each of its edges."""
-
-    binding: Binding
-    edit: Edit
-    told: tuple[tuple[Edge, int], ...]
-
-    @property
-    def puts(self) -> BaseCap:
-        """What is under the name afterwards, if it lands."""
-        if isinstance(self.edit, SetChild):
-            return self.edit.cap
-        return self.binding.base if isinstance(self.edit, SetMetadata) else Base.ABSENT
-
-
 class Publisher:
     """Publishes one directory."""
 
@@ -118,6 +91,7 @@ class Publisher:
         self._directory = directory
         self._outgoing = outgoing
         self._waiters: list[Waiter] = []
+        self._removals = Removals(directory)
         self._running = False
         self._urgent = False
         self._due = float("-inf")
@@ -125,6 +99,11 @@ class Publisher:
         self._changed = trio.Event()
         self._failures = 0
         self.publishes = 0  # edits that were made, for the log and the tests
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether there is more to be done than what is pending."""
+        return self._removals.is_unfinished
 
     @property
     def is_failing(self) -> bool:
@@ -182,7 +161,8 @@ class Publisher:
 
     async def _wait_for_turn(self) -> None:
         while not self._urgent:
-            left = self._outgoing.activity.start_of(self._due) - trio.current_time()
+            start = min(self._outgoing.activity.start_of(self._due), max(self._due, self._latest))
+            left = start - trio.current_time()
             if left <= 0:
                 return
             with trio.move_on_after(left):
@@ -193,19 +173,27 @@ class Publisher:
         self._urgent = False
         self._latest = trio.current_time() + MOST_QUIET * self._outgoing.quiet
         batch: list[Flight] = []
+        node, removals = self._directory.node, self._removals
         try:
             await trio.lowlevel.checkpoint()
             if self._directory.first_to_make is not self._directory:
                 return False
-            unseen, error = await self._look_into_removed()
+            await removals.look_after()  # what could not be seen before
+            pending = len(self._directory.dirty)
+            unseen, error = await removals.look_before(self._ready())
             batch, refused = self._collect(unseen)
             error = error or refused
-            if batch or self._directory.node.is_new:
+            if batch or removals.revivals or node.is_new:
                 self.publishes += 1
                 await self._write_ahead()
-                result = await self._directory.node.edit([flight.edit for flight in batch])
+                was_new, revivals = node.is_new, tuple(removals.revivals)
+                result = await node.edit([*(flight.edit for flight in batch), *revivals])
+                del removals.revivals[: len(revivals)]
                 self._settle(batch, result)
-            elif error is None:
+                if not was_new:
+                    removals.filled(batch, result.listing)
+                await removals.look_after()
+            elif error is None and len(self._directory.dirty) == pending:
                 return False
         except LafsError as caught:
             error = caught
@@ -219,6 +207,7 @@ class Publisher:
             self._failed(batch, error)
             self._tell(error, taken=True)
             raise
+        self._directory.note_work()
         self._back_off(error)
         self._tell(error, taken=True)
         return True
@@ -268,7 +257,6 @@ class Publisher:
                 continue
             told = tuple((edge, edge.inode.version) for edge in binding.edges)
             flight = binding.in_flight = Flight(binding, edit, told)
-            self._outgoing.recorder.changed_name(binding)
             batch.append(flight)
         return batch, error
 
@@ -280,42 +268,16 @@ class Publisher:
                 del ready[binding]
         return ready
 
-    async def _look_into_removed(self) -> tuple[set[Binding], LafsError | None]:
-        """Keep directories that are to be taken away and are not empty any more.
-
-        Returns the bindings that cannot go out, since nobody knows, and why.
-        """
-        unseen: set[Binding] = set()
-        errors: list[LafsError] = []
-        limiter = trio.CapacityLimiter(LOOKS)
-
-        async def look(binding: Binding, inode: DirectoryInode) -> None:
-            try:
-                async with limiter:
-                    listing = await inode.directory.node.table(0)
-            except LafsError as error:
-                binding.failed(error, trio.current_time())
-                unseen.add(binding)
-                errors.append(error)
-                return
-            if not inode.directory.is_empty(listing):
-                _keep(binding, inode)
-
-        async with trio.open_nursery() as nursery:
-            for binding in self._ready():
-                for inode in binding.left:
-                    if isinstance(inode, DirectoryInode) and inode.directory.is_removed:
-                        nursery.start_soon(look, binding, inode)
-        return unseen, errors[0] if errors else None
-
     # settling
 
     def _settle(self, batch: list[Flight], result: EditResult) -> None:
-        for flight, outcome in zip(batch, result.outcomes, strict=True):
-            flight.binding.in_flight = None
-            flight.binding.error = None
+        for flight, outcome in zip(batch, result.outcomes, strict=False):
+            binding = flight.binding
+            entry, left = binding.entry, binding.left
+            binding.in_flight = None
+            binding.error = None
             settle(flight, outcome, result.listing)
-        self._directory.note_work()
+            self._removals.landed(binding, entry, left, outcome)
 
     def _failed(self, batch: list[Flight], error: LafsError) -> None:
         self._directory.is_doubtful = True  # it may have landed in part
@@ -339,105 +301,3 @@ def _must_wait(binding: Binding, going: dict[Binding, None]) -> bool:
         elif not edge.binding.waits_for(binding):
             return True
     return False
-
-
-def _keep(binding: Binding, inode: DirectoryInode) -> None:
-    """Another client has put something into a directory that we took away: it stays."""
-    log.warning("a directory that was removed stays: another client has put something into it")
-    inode.directory.mark_removed(False)
-    if binding.is_removal:
-        binding.directory.drop(binding)
-    else:  # what took its place becomes a conflicting copy
-        binding.base, binding.entry, binding.maybe, binding.left = Base.ABSENT, None, (), ()
-
-
-def edit_for(binding: Binding) -> Edit:
-    """What brings the grid's edge up to date."""
-    if binding.is_removal:
-        return Unlink(binding.name, binding.expected)
-    edge = next(edge for edge in binding.edges if edge.is_pending)
-    cap = edge.inode.cap
-    assert cap is not None
-    moved = edge.is_new and edge.origin is not None
-    if binding.expected == (cap,) and not moved:
-        return SetMetadata(binding.name, metadata_for(edge.inode, binding.raw_name))
-    metadata = {} if edge.origin is None else decoded_metadata(edge.origin.metadata_json)
-    if not isinstance(edge.inode, LoopInode) and not isinstance(cap, UnknownCap):
-        metadata.update(metadata_for(edge.inode, binding.raw_name))
-    made = None if binding.made is None else binding.made / 1e9
-    base = binding.expected
-    return SetChild(binding.name, cap, metadata, base=base, replace=moved, made=made)
-
-
-def metadata_for(inode: Inode, raw_name: bytes | None) -> dict[str, object]:
-    """Our part of the metadata of an edge that leads to ``inode``, which is on the grid."""
-    cap = inode.cap
-    assert cap is not None
-    posix = inode.posix
-    if isinstance(inode, FileInode):
-        mutable = inode.is_mutable
-        number = None if mutable else inode.number
-        posix = replace(posix, number=number, size=inode.known_size if mutable else None)
-    return {KEY: encode(posix, cap.read_cap().digest, raw_name)}
-
-
-def settle(flight: Flight, outcome: Outcome, listing: Listing) -> None:
-    """Take note of what the grid has under a name now, and what that means for what is wanted."""
-    binding = flight.binding
-    child = listing.get(binding.name)
-    told_of_another = isinstance(flight.edit, SetMetadata) and not is_base(child, binding.base)
-    if isinstance(outcome, Conflict):
-        _move_aside(flight, outcome.name, listing)
-    elif isinstance(outcome, Kept) and binding.is_removal:
-        log.warning("a child that was removed stays: another client has changed it")
-        binding.directory.drop(binding)
-    elif isinstance(outcome, Gone) or told_of_another:
-        _lose(flight)
-    elif not isinstance(outcome, Kept):  # else what is wanted now will be a conflict
-        _landed(flight, child)
-    if binding.directory.names.get(binding.name) is binding:
-        binding.directory.note(binding)
-
-
-def _landed(flight: Flight, child: Child | None) -> None:
-    binding, left = flight.binding, flight.binding.left
-    binding.base = Base.ABSENT if child is None else child.cap
-    binding.entry = None if child is None else child.entry
-    binding.maybe = ()
-    binding.left = tuple(edge.inode for edge, _ in flight.told if edge not in binding.edges)
-    for edge, version in flight.told:
-        if edge in binding.edges:
-            edge.published, edge.origin = version, None
-    for inode in left:
-        if isinstance(inode, DirectoryInode) and inode not in binding.left:
-            inode.directory.abandon()
-
-
-def _lose(flight: Flight) -> None:
-    """What we told something of is not under the name any more."""
-    for edge, version in flight.told:
-        if edge in flight.binding.edges:
-            edge.published = version
-            if not edge.inode.is_dirty:  # whose new contents will be a conflicting copy
-                edge.forget()
-
-
-def _move_aside(flight: Flight, name: str, listing: Listing) -> None:
-    """Another client took the name first: what we put there is under ``name`` instead."""
-    log.warning("another client took a name first: ours is kept as a conflicting copy")
-    binding = flight.binding
-    directory = binding.directory
-    aside = directory.bind(name)
-    if aside.is_removal:
-        child = listing[name]
-        aside.base, aside.entry, aside.maybe = child.cap, child.entry, ()
-        aside.left = tuple(edge.inode for edge, _ in flight.told)
-        for edge, version in flight.told:
-            if edge in binding.edges:
-                edge.leave()
-                edge.enter(edge.parent, name)
-                edge.published, edge.origin = version, None
-                aside.left = ()
-        directory.note(aside)
-    if binding.is_removal:
-        directory.drop(binding)

@@ -102,8 +102,8 @@ class Readdir:
 
     async def _take_names(self, handle: DirectoryHandle) -> None:
         listing = await self._tree.listing(handle.inode)
-        pending = [binding.name for binding in handle.inode.directory.dirty if binding.edges]
-        handle.names = (*listing, *(name for name in pending if name not in listing))
+        names = handle.inode.directory.names
+        handle.names = (*listing, *(name for name in names if name not in listing))
 
     def _edge(self, inode: DirectoryInode, name: str) -> Edge | None:
         """What is shown under a name of the snapshot now."""

@@ -134,7 +134,7 @@ class Renaming:
         for other in tuple(edge.binding.edges):
             if other is not edge:
                 self._tree.lose(other)
-        self._tree.unloop(edge, parent, name)
+        self._tree.arrivals.unloop(edge, parent, name)
         edge.inode.posix = replace(edge.inode.posix, ctime=self._tree.now())
         self._tree.recorder.changed(edge.inode)
 

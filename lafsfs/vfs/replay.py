@@ -61,7 +61,8 @@ class Found:
     went_back: bool = False
 
     def __str__(self) -> str:
-        return f"{self.changes:,} pending changes ({self.size:,} bytes) from an earlier mount"
+        changes = f"{self.changes:,} pending change{'s' * (self.changes != 1)}"
+        return f"{changes} ({self.size:,} bytes) from an earlier mount"
 
 
 async def replay(tree: Tree, recorder: JournalRecorder, rows: Sequence[Row]) -> Found:

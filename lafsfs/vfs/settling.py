@@ -1,18 +1,20 @@
 """Bringing everything to the grid that is pending at this moment.
 
 All uploads are due at once. A directory is published when the files that it names are on the grid,
-or have failed, so that it is published once and does not wait for other directories' files.
+or have failed, and the directories that it names are published: so each is published once, a new
+one with all that is in it, and does not wait for other directories' files.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
 from lafsfs.errors import LafsError
-from lafsfs.vfs.inodes import FileInode
-from lafsfs.vfs.pending import directories_of, pending_inodes
+from lafsfs.vfs.inodes import DirectoryInode, FileInode
+from lafsfs.vfs.pending import depth_of, directories_of, pending_inodes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -28,6 +30,19 @@ async def bring_everything(tree: Tree, uploader: Uploader) -> tuple[LafsError, .
     return await _Settling(tree, uploader).run()
 
 
+@dataclass(eq=False, slots=True)
+class _Group:
+    """What is pending of the inodes that one directory names. ``depth``: directories above."""
+
+    inodes: list[Inode] = field(default_factory=list)
+    depth: int = 0
+    done: trio.Event = field(default_factory=trio.Event)
+
+    def add(self, inode: Inode) -> None:
+        self.inodes.append(inode)
+        self.depth = max(self.depth, depth_of(inode))
+
+
 class _Settling:
     """One attempt at everything."""
 
@@ -37,26 +52,33 @@ class _Settling:
         self._errors: dict[Inode, LafsError] = {}
 
     async def run(self) -> tuple[LafsError, ...]:
-        by_directory: dict[Directory, list[Inode]] = {}
+        groups: dict[Directory, _Group] = {}
         for inode in pending_inodes(self._tree):
             for directory in directories_of(inode):
-                by_directory.setdefault(directory, []).append(inode)
+                groups.setdefault(directory, _Group()).add(inode)
         self._uploader.hurry()
         async with trio.open_nursery() as nursery:
-            for inodes in by_directory.values():
-                nursery.start_soon(self._bring, inodes)
+            for group in groups.values():
+                nursery.start_soon(self._bring, group, groups)
         others = await self._tree.settle_all()  # what has no inode: names that were taken away
         return tuple(dict.fromkeys((*self._errors.values(), *others.values())))
 
-    async def _bring(self, inodes: list[Inode]) -> None:
+    async def _bring(self, group: _Group, groups: dict[Directory, _Group]) -> None:
         """What one directory names: the contents, then the names."""
-        for inode in inodes:  # all are on their way at once
-            if isinstance(inode, FileInode):
-                await self._attempt(inode, self._uploader.bring(inode))
-        async with trio.open_nursery() as nursery:
-            for inode in inodes:
-                if inode not in self._errors:
-                    nursery.start_soon(self._attempt, inode, self._tree.settle(inode))
+        try:
+            for inode in group.inodes:  # all are on their way at once
+                if isinstance(inode, FileInode):
+                    await self._attempt(inode, self._uploader.bring(inode))
+                elif isinstance(inode, DirectoryInode):
+                    below = groups.get(inode.directory)
+                    if below is not None and below.depth > group.depth:  # so nobody waits in a ring
+                        await below.done.wait()
+            async with trio.open_nursery() as nursery:
+                for inode in group.inodes:
+                    if inode not in self._errors:
+                        nursery.start_soon(self._attempt, inode, self._tree.settle(inode))
+        finally:
+            group.done.set()
 
     async def _attempt(self, inode: Inode, work: Awaitable[None]) -> None:
         try:

@@ -24,7 +24,9 @@ _EXTENT: Final = struct.Struct(">QQ")
 
 def is_small(extents: ExtentMap) -> bool:
     """Whether what was written is kept in one value."""
-    return len(extents) <= MOST_EXTENTS and extents.live <= INLINE_LIMIT
+    if len(extents) > MOST_EXTENTS:
+        return False
+    return extents.size <= INLINE_LIMIT or extents.live <= INLINE_LIMIT
 
 
 def pack(extents: ExtentMap, written: bytes) -> bytes:

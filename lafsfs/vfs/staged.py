@@ -94,8 +94,6 @@ class StagedContents(Readable):
         self._sealing = trio.Lock()  # one task at a time appends
         self._is_sealing = False  # ahead of need
         self._look_at = LOOK_AT  # bytes of the log: then see how much of it still shows
-        self._snapshots = 0
-        self._least = extents.size  # bytes of the file, since the last snapshot
 
     def __repr__(self) -> str:
         return f"<StagedContents {self.size} bytes, {len(self.extents)} extents>"
@@ -134,7 +132,6 @@ class StagedContents(Readable):
         if size < self._retired_end:
             self._in_order = False
         self.extents.truncate(size)
-        self._least = min(self._least, size)
         self.changes += 1
         if self._is_logged:
             self._waiting.append(Cut(size))
@@ -152,32 +149,8 @@ class StagedContents(Readable):
     def snapshot(self) -> Snapshot:
         """The file as it is now, to be read again and again. Discard it afterwards."""
         self._retire()
-        self._snapshots += 1
-        self._least = self.size
         hashed = self._log.hashed if self._log is not None and self._in_order else None
-        return Snapshot(self, self._stretches, self._next, self._snapshots, hashed)
-
-    async def rebase(self, snapshot: Snapshot, base: Base) -> bool:
-        """What ``snapshot`` shows is ``base`` now: keep what was written since, over that.
-
-        Whether that was done: only of the last snapshot.
-        """
-        async with self._sealing:
-            if snapshot.serial != self._snapshots or self._discarded:
-                return False
-            self._retire()
-            extents = ExtentMap(snapshot.size)
-            extents.size = self.size
-            extents.base_limit = min(snapshot.size, self._least)
-            extents.replace(e for e in self.extents if self._age(e) >= snapshot.next)
-            self.base, self.extents = base, extents
-            self._stretches = {e.record: self._stretches[e.record] for e in extents}
-            self._waiting = [s for s in self._stretches.values() if s.buffer is not None]
-            self._recount()
-            self._log, self._is_logged, self._in_order = None, False, False
-            self._kept_changes = -1
-            self.changes += 1
-            return True
+        return Snapshot(self, self._stretches, hashed)
 
     def discard(self) -> None:
         """Nobody will ask any more, but for those who are reading now."""
@@ -186,8 +159,7 @@ class StagedContents(Readable):
             self._waiting, self._tail = [], None
             self._journal.room.release(self._buffered)
             self._count(-self._buffered)
-            self._old += self._places
-            self._places = []
+            self._leave_place(None)
             self._release_if_unused()
 
     # --- into the journal -------------------------------------------------------------------------
@@ -204,12 +176,14 @@ class StagedContents(Readable):
 
     def describe(self) -> Kept:
         """What a row has to say of everything that is sealed; the file itself, if it is small."""
-        if self.kept is not None and self._kept_changes == self.changes:
-            return self.kept
         if self._log is not None:
             return Kept(ContentsRef(self._log.file.number, self._log.file.end), self.base)
+        if self.kept is not None and self._kept_changes == self.changes:
+            return self.kept
         if not self._is_inline():
             return self.kept or Kept(None, self.base)
+        if self.base is None and not self.size:
+            return Kept(ContentsRef(0), None)
         self._retire()
         written = b"".join(map(self._bytes_of, self.extents))
         id = self._journal.new_contents()
@@ -217,12 +191,10 @@ class StagedContents(Readable):
 
     def accepted(self, kept: Kept) -> None:
         """The journal holds what :meth:`describe` said."""
-        self.kept = Kept(kept.ref, kept.base)
+        self.kept = Kept(kept.ref, kept.base) if kept.blobs else kept
         if kept.blobs:
             assert kept.ref is not None
             self._move_to_blob(kept.ref.id)
-            self._kept_changes = self.changes
-        elif self._log is not None and not self._waiting and self._tail is None:
             self._kept_changes = self.changes
 
     def restore_small(self, kept: Kept) -> None:
@@ -232,6 +204,9 @@ class StagedContents(Readable):
             StagingCorruptError: it is not what was committed.
         """
         assert kept.ref is not None
+        if not kept.ref.id:
+            self.kept = kept
+            return
         self.extents, _ = unpack(self._journal.blob(kept.ref.id), 0)
         self._stretches = {0: Stretch(0, 0)}
         self._next = 1
@@ -252,7 +227,7 @@ class StagedContents(Readable):
                 self.extents.truncate(record.start)
             else:
                 self.extents = ExtentMap(record.start)
-        self._log, self._is_logged, self._places = log, True, [log.file.number]
+        self._log, self._is_logged, self._place = log, True, log.file.number
         self._in_order = False  # nothing was hashed
         self.kept, self._kept_changes = kept, self.changes
 
@@ -294,7 +269,7 @@ class StagedContents(Readable):
         grown = max(0, skip + taken - len(buffer))
         buffer[skip : skip + taken] = view[:taken]
         self._count(grown)
-        self.extents.write(Extent(offset, taken, tail.age, skip))
+        self.extents.write(Extent(offset, taken, tail.number, skip))
         return taken
 
     def _retire(self) -> None:
@@ -306,14 +281,9 @@ class StagedContents(Readable):
             self._waiting.append(tail)
             self._tail = None
 
-    def _age(self, extent: Extent) -> int:
-        return self._stretches[extent.record].age
-
     def _is_inline(self) -> bool:
         """Whether all of it is accepted as one value."""
-        if self._is_logged or not is_small(self.extents):
-            return False
-        return all(self._stretches[extent.record].log is None for extent in self.extents)
+        return not self._is_logged and is_small(self.extents)
 
     def _count(self, grown: int) -> None:
         self._buffered += grown
@@ -387,7 +357,7 @@ class StagedContents(Readable):
     async def _begin_log(self) -> None:
         """Write a log that says what the file is now, and go on with it."""
         self._retire()
-        self._log, self._is_logged = None, True
+        before, self._log, self._is_logged = self._log, None, True
         covered, self._waiting = self._waiting, []
         extents = self.extents.copy()
         self._in_order = True
@@ -397,7 +367,7 @@ class StagedContents(Readable):
             places = await self._copy(log, extents, self._stretches)
         except BaseException:
             self._waiting = covered + self._waiting
-            self._is_logged = False
+            self._log, self._is_logged = before, before is not None
             self._journal.let_go(file.number)
             raise
         self._log = log
@@ -432,7 +402,7 @@ class StagedContents(Readable):
         parts = [self._cached(extent) for extent in self.extents]
         skip = 0
         for number, extent in enumerate(self.extents, self._next):
-            fresh[number] = placed(self._age(extent), extent, InBlob(id, skip))
+            fresh[number] = placed(number, extent, InBlob(id, skip))
             shown.append(Extent(extent.start, extent.length, number, 0))
             skip += extent.length
         self._next += len(shown)
@@ -452,7 +422,7 @@ class StagedContents(Readable):
         self._next += len(extents)
         for item in (*self._waiting, self._tail):
             if isinstance(item, Stretch):
-                fresh[item.age] = item
+                fresh[item.number] = item
         self._settle(fresh, shown, id)
 
     def _settle(self, fresh: dict[int, Stretch], shown: list[Extent], id: int) -> None:
@@ -460,5 +430,4 @@ class StagedContents(Readable):
         self._stretches = fresh
         self.extents.replace(shown)
         self._recount()
-        self._old += self._places
-        self._places = [id]
+        self._leave_place(id)

@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 class Stretch:
     """Written bytes: those of one record of the extent map.
 
-    ``age`` grows from each stretch that is written to the next, and stays when the bytes go
-    elsewhere. ``start``: of its first byte in the file. ``buffer``: in memory; else ``blob`` or
-    ``log`` says where the ``length`` bytes are.
+    ``number``: in the extent map. ``start``: of its first byte in the file. ``buffer``: in memory;
+    else ``blob`` or ``log`` says where the ``length`` bytes are.
     """
 
-    age: int
+    number: int
     start: int
     buffer: bytearray | bytes | None = field(default=None, repr=False)
     length: int = 0
@@ -119,9 +118,9 @@ def _with(hashed: Hashed | None, entries: Sequence[Entry]) -> Hashed | None:
     return Hashed(hashed.parameters, hasher, length)
 
 
-def placed(age: int, source: Extent, place: InBlob | InLog) -> Stretch:
-    """A stretch with the bytes of ``source``, which are at ``place`` now."""
-    stretch = Stretch(age, source.start, length=source.length)
+def placed(number: int, source: Extent, place: InBlob | InLog) -> Stretch:
+    """A stretch of that number with the bytes of ``source``, which are at ``place`` now."""
+    stretch = Stretch(number, source.start, length=source.length)
     if isinstance(place, InBlob):
         stretch.blob = place
     else:
@@ -147,14 +146,13 @@ def relocated(
     shown: list[Extent] = []
     for extent in current:
         at = bisect_right(starts, extent.start) - 1
-        stretch = stretches[extent.record]
         if at < 0 or sources[at].record != extent.record:
-            fresh[extent.record] = stretch
+            fresh[extent.record] = stretches[extent.record]
             shown.append(extent)
             continue
         source, number = sources[at], first + at
         if number not in fresh:
-            fresh[number] = placed(stretch.age, source, places[at])
+            fresh[number] = placed(number, source, places[at])
         shown.append(Extent(extent.start, extent.length, number, extent.start - source.start))
     return fresh, shown
 

@@ -45,7 +45,7 @@ class Readable:
         self._area = area
         self._journal = area.journal
         self._stretches: dict[int, Stretch] = {}  # by record number of the extent map
-        self._places: list[int] = []  # ids of the contents that stretches are in
+        self._place: int | None = None  # id of the contents that stretches are in
         self._old: list[int] = []  # ids of those that only who is reading now needs
         self._users = 0
         self._discarded = False
@@ -114,6 +114,11 @@ class Readable:
         data = self._area.cache.get((self, extent.record)) if buffer is None else buffer
         return None if data is None else bytes(data[extent.skip : extent.skip + extent.length])
 
+    def _leave_place(self, id: int | None) -> None:
+        if self._place is not None:
+            self._old.append(self._place)
+        self._place = id
+
     def _release_if_unused(self) -> None:
         if self._users:
             return
@@ -136,13 +141,9 @@ class Snapshot:
         self,
         contents: Readable,
         stretches: Mapping[int, Stretch],
-        next: int,
-        serial: int,
         hashed: Hashed | None,
     ) -> None:
         self.extents = contents.extents.copy()
-        self.next = next
-        self.serial = serial
         self.hashed = hashed
         self._contents = contents
         self._stretches = stretches

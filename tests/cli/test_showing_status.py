@@ -45,6 +45,7 @@ BUSY = replace(
         PendingFile("a/big", State.UPLOADING, 8_000_000, 3_000_000, NOW - 60),
         PendingFile("a", State.PUBLISHING, 0, 0, NOW - 2),
     ),
+    journal=10_000_000,
     servers=(ServerState("one", 2), ServerState("two", 0)),
 )
 
@@ -54,7 +55,7 @@ def test_settled():
 
 
 def test_on_its_way():
-    first, settled, rate, *files, away = shown("/mnt", BUSY)
+    first, settled, rate, *files, journal, away = shown("/mnt", BUSY)
     assert first == (
         "/mnt: 2 files (9.0 MB) and 1 change of names or attributes not on the grid yet"
     )
@@ -66,6 +67,7 @@ def test_on_its_way():
         ["uploading", "37%", "of", "8.0", "MB", "a/big"],
         ["publishing", "a"],
     ]
+    assert journal == "  the journal takes 10.0 MB on this machine"
     assert away == "  not answering: one (1 of 2 servers)"
 
 

@@ -58,7 +58,9 @@ async def test_another_process_is_named(tmp_path):
     )
     said = b""
     while not said.endswith(b"\n"):
-        said += await process.stdout.receive_some()
+        more = await process.stdout.receive_some()
+        assert more, "it ended"
+        said += more
     assert said == b"open\n"
     with pytest.raises(JournalBusyError, match=f"process {process.pid}: unmount it there"):
         async with Journal.open(tmp_path, KEY):

@@ -377,7 +377,6 @@ async def test_the_limit_holds_writers_and_then_refuses_them(tmp_path, autojump_
         async def later() -> None:
             await trio.sleep(5)
             room.release(300)
-            room.progress()
 
         room.progress()
         async with trio.open_nursery() as nursery:

@@ -28,7 +28,7 @@ from lafsfs.mount import Settings, open_grid
 from tests.golden_data import GOLDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from typing import TypeVar
 
     from lafsfs.caps import Cap
@@ -93,17 +93,26 @@ class Grid:
 
     @contextmanager
     def mount(
-        self, cap: str | Cap | None = None, options: str = "", *, sync: bool = True
+        self,
+        cap: str | Cap | None = None,
+        options: str = "",
+        *,
+        sync: bool = True,
+        state: str = "state",
+        environment: Mapping[str, str] | None = None,
     ) -> Iterator[Mount]:
         """Mount for as long as the context lasts; on the way out everything must be in order.
 
         ``sync``: with ``-o sync``, so that what a call has done is on the grid when it returns.
+        ``state``: the state directory's name, another one for another machine's mount.
+        ``environment``: laid over this process's.
         """
         options = ",".join(filter(None, (options, "sync" * sync)))
         self.mounted += 1
         mountpoint = self.directory / f"mnt{self.mounted}"
         mountpoint.mkdir()
-        mount = Mount.start(self, self.text_of(cap), mountpoint, options)
+        process = self.process(self.text_of(cap), mountpoint, options, state, environment)
+        mount = Mount.when_ready(process, mountpoint)
         try:
             yield mount
         except BaseException:
@@ -128,12 +137,19 @@ class Grid:
             return self.cap
         return cap if isinstance(cap, str) else cap.danger_text()
 
-    def process(self, cap: str, mountpoint: Path, options: str) -> subprocess.Popen[str]:
+    def process(
+        self,
+        cap: str,
+        mountpoint: Path,
+        options: str,
+        state: str = "state",
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
         """A server process that has been told what to do."""
         job = {
             "storage": [str(path) for path in self.storage],
             "config": str(self.directory / "config"),
-            "state": str(self.directory / "state"),
+            "state": str(self.directory / state),
             "cap": cap,
             "mountpoint": str(mountpoint),
             "options": options,
@@ -141,6 +157,7 @@ class Grid:
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.mounted.runner"],
             cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -179,11 +196,6 @@ class Mount:
         self._watchdog = threading.Timer(WATCHDOG, process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
-
-    @classmethod
-    def start(cls, grid: Grid, cap: str, mountpoint: Path, options: str) -> Mount:
-        """Mount, and wait until the mount is there."""
-        return cls.when_ready(grid.process(cap, mountpoint, options), mountpoint)
 
     @classmethod
     def when_ready(

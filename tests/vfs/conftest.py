@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from tests.patience import PatientClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 SECRETS = ClientSecrets(b"l" * 32, b"c" * 32)
 ME = Caller(uid=1000, gid=1000, umask=0o022)
@@ -53,6 +55,8 @@ class World:
     maker: NodeMaker
     clock: WallClock
     changes: list[Changed] = field(default_factory=list)
+    waits: bool = True  # at each close, for everything to be on the grid
+    directory: Path | None = None
 
     @property
     def tree(self):
@@ -81,10 +85,20 @@ class World:
         )
         try:
             await self.fs.write(opened.handle, 0, data)
-            await self.fs.flush(opened.handle)
+            await self.flush(opened.handle)
         finally:
             await self.fs.release(opened.handle)
         return found
+
+    async def flush(self, handle: int) -> None:
+        """What the kernel does at each close."""
+        await self.fs.flush(handle)
+        if self.waits:
+            await self.fs._files.bring(self.fs._files._handle(handle).inode)
+
+    async def bring(self, ino: int) -> None:
+        """Have a file on the grid, contents and names."""
+        await self.fs._files.bring(self.tree.table[ino])
 
     async def read(self, path: str) -> bytes:
         """Open a file, read all of it and close it."""
@@ -157,6 +171,15 @@ async def open_maker(
         yield NodeMaker(grid, host=host, clock=clock.seconds)
 
 
+_journals: set[Path] = set()  # of the worlds that are open
+
+
+def _free_journal(directory: Path) -> Path:
+    """Where the journals of one of several mounts beside each other are."""
+    names = itertools.chain(["journal"], (f"journal{number}" for number in itertools.count(2)))
+    return next(path for name in names if (path := directory / name) not in _journals)
+
+
 @asynccontextmanager
 async def open_world(
     broker, directory, root_cap=None, *, host: str = "desk", key_pool=None, **settings
@@ -164,23 +187,29 @@ async def open_world(
     """Mount a root, a new one if none is given."""
     clock = settings.pop("clock", None) or WallClock()
     recorder = settings.pop("recorder", None)
+    waits = settings.pop("waits", "sync" not in settings)
     changes: list[Changed] = []
+    journal = _free_journal(directory)
     async with open_maker(broker, clock, host, key_pool=key_pool) as maker:
         if root_cap is None:
             root_cap = (await maker.create_directory(MutableFormat.SDMF)).cap
         vfs_settings = VfsSettings(
             staging_directory=directory / "staging",
             state_directory=directory / "state",
-            journal_directory=directory / "journal",
+            journal_directory=journal,
             owner_uid=1000,
             owner_gid=1000,
             changed=changes.append,
             now=clock,
-            **{"max_age": 0.0, "quiet": NEVER, "retry_first": NEVER, "sync": True, **settings},
+            **{"max_age": 0.0, "quiet": NEVER, "retry_first": NEVER, **settings},
         )
         root = maker.directory(root_cap)
         async with open_filesystem(root, maker, broker, vfs_settings, recorder) as fs:
-            yield World(fs, maker, clock, changes)
+            _journals.add(journal)
+            try:
+                yield World(fs, maker, clock, changes, waits, directory)
+            finally:
+                _journals.remove(journal)
 
 
 @pytest.fixture

@@ -172,11 +172,14 @@ class Story:
 
     async def act(self) -> None:
         """One random thing."""
-        verb = self.random.choice(
-            [self.make, self.make, self.rewrite, self.append, self.large, self.mkdir, self.symlink]
-            + [self.rename, self.rename, self.exchange, self.unlink, self.rmdir, self.chmod]
-            + [self.utimens, self.link, self.setxattr, self.truncate, self.rest, self.save]
+        verbs = (
+            *[self.make] * 3,
+            *[self.rest] * 4,
+            *[self.rename, self.unlink, self.rewrite] * 2,
+            *[self.append, self.large, self.mkdir, self.symlink, self.exchange, self.rmdir],
+            *[self.chmod, self.utimens, self.link, self.setxattr, self.truncate, self.save],
         )
+        verb = self.random.choice(verbs)
         await verb()
         await self.done()
 

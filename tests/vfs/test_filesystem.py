@@ -53,7 +53,7 @@ async def test_a_file_can_be_read_before_it_is_on_the_grid(world):
     assert await world.listdir() == [b"new"]
     assert (await world.fs.lookup(ROOT, b"new")).ino == made.ino
     assert list(await world.on_grid()) == []
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     assert list(await world.on_grid()) == ["new"]
     await world.fs.release(opened.handle)
     with pytest.raises(BadHandleError):
@@ -65,16 +65,16 @@ async def test_rewriting_and_appending(world):
     ino = (await world.path("f")).ino
     opened = await world.fs.open(ino, os.O_WRONLY)
     await world.fs.write(opened.handle, 5, b"HELLO")
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert await world.read("f") == BIG[:5] + b"HELLO" + BIG[10:]
     opened = await world.fs.open(ino, os.O_WRONLY | os.O_APPEND)
     await world.fs.write(opened.handle, 0, b"end")
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert (await world.read("f"))[-3:] == b"end"
     opened = await world.fs.open(ino, os.O_WRONLY | os.O_TRUNC)
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert await world.read("f") == b""
     assert (await world.path("f")).ino == ino
@@ -90,7 +90,7 @@ async def test_truncating(world):
     opened = await world.fs.open(ino, os.O_RDWR)
     await world.fs.setattr(ino, SetAttributes(size=2), ME, opened.handle)
     assert await world.fs.read(opened.handle, 0, 100) == b"01"
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert await world.read("f") == b"01"
     with pytest.raises(FileTooBigError):
@@ -130,7 +130,7 @@ async def test_a_directory_with_an_unsaved_file_is_not_empty(world):
     with pytest.raises(DirectoryNotEmptyError):
         await world.fs.rmdir(ROOT, b"d")
     await world.fs.unlink(made.ino, b"f")
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     await world.fs.rmdir(ROOT, b"d")
 
@@ -299,7 +299,7 @@ async def test_unlinked_files_last_until_closed(world):
     assert await world.fs.read(opened.handle, 0, 100) == b"still here"
     await world.fs.write(opened.handle, 0, b"STILL")
     assert await world.fs.read(opened.handle, 0, 100) == b"STILL here"
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.fsync(opened.handle)
     await world.fs.release(opened.handle)
     await world.settled()
@@ -384,7 +384,7 @@ async def test_unsaved_files_are_renamed_without_the_grid(world):
     assert world.publishes() == before
     assert await world.listdir() == [b"old"]
     assert await world.read("old") == b"new"
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert world.publishes() == before + 1
     assert list(await world.on_grid()) == ["old"]
@@ -397,7 +397,7 @@ async def test_an_unsaved_file_that_replaced_another_moves_on(world):
     await world.rename(".tmp", "old")
     await world.rename("old", "elsewhere")
     assert await world.listdir() == [b"elsewhere"]
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert list(await world.on_grid()) == ["elsewhere"]
 

@@ -81,7 +81,7 @@ async def test_two_writers_of_one_name_both_keep_their_bytes(world, other):
     opened, made = await world.fs.create(ROOT, b"f", 0o644, CREATE, ME)
     await world.fs.write(opened.handle, 0, b"ours")
     await other.edit([SetChild("f", LiteralCap(b"theirs"))])
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert await world.read("f") == b"theirs"
     [conflicted] = [name for name in await world.listdir() if name != b"f"]
@@ -97,7 +97,7 @@ async def test_a_file_we_write_while_another_replaces_it(world, other):
     await world.fs.write(opened.handle, 0, b"OURS")
     await other.edit([SetChild("f", LiteralCap(b"theirs"))])
     assert await world.fs.read(opened.handle, 0, 100) == b"OURS"
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     contents = {await world.read(name.decode()) for name in await world.listdir()}
     assert contents == {b"theirs", b"OURS"}
@@ -108,7 +108,7 @@ async def test_a_file_we_write_while_another_removes_it(world, other):
     opened = await world.fs.open((await world.path("f")).ino, os.O_RDWR)
     await world.fs.write(opened.handle, 0, b"OURS")
     await other.edit([Unlink("f")])
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     [name] = await world.listdir()
     assert await world.read(name.decode()) == b"OURS"
@@ -284,13 +284,14 @@ class TestMutableFiles:
         assert not opened.keep_cache
         assert await world.fs.read(opened.handle, 2, 3) == b"234"
         await world.fs.write(opened.handle, 8, b"abcd")
-        await world.fs.flush(opened.handle)
+        await world.flush(opened.handle)
         await world.fs.release(opened.handle)
         assert await world.read("m") == b"01234567abcd"
         assert (await node.contents())[1] == b"01234567abcd"
         assert world.tree.table[found.ino].cap == node.cap
         assert world.publishes() == before + 1  # for the times
         assert (await world.fs.setattr(found.ino, SetAttributes(size=2), ME)).size == 2
+        await world.bring(found.ino)
         assert (await node.contents())[1] == b"01"
 
     async def test_what_others_wrote_meanwhile_is_kept(self, world, node):
@@ -298,7 +299,7 @@ class TestMutableFiles:
         opened = await world.fs.open(ino, os.O_RDWR)
         await world.fs.write(opened.handle, 0, b"AB")
         await node.overwrite(b"0123456789 and more")
-        await world.fs.flush(opened.handle)
+        await world.flush(opened.handle)
         await world.fs.release(opened.handle)
         assert await world.read("m") == b"AB23456789 and more"
 
@@ -326,7 +327,7 @@ async def test_writing_to_one_file_from_many_handles(world):
         opened = await world.fs.open(made.ino, os.O_WRONLY)
         for offset in range(number * 100, 4000, 1000):
             await world.fs.write(opened.handle, offset, bytes([number + 1]) * 100)
-        await world.fs.flush(opened.handle)
+        await world.flush(opened.handle)
         await world.fs.release(opened.handle)
 
     async with trio.open_nursery() as nursery:

@@ -21,8 +21,8 @@ async def test_create_chmod_utimens_close_is_one_publish(world):
     await world.fs.setattr(made.ino, SetAttributes(mode=0o600), ME)
     await world.fs.setattr(made.ino, SetAttributes(mtime_ns=5), ME, opened.handle)
     await world.fs.setxattr(made.ino, b"user.x", b"y", ME)
-    await world.fs.flush(opened.handle)
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert world.publishes() == 1
     assert (await world.path("f")).mtime_ns == 5
@@ -133,24 +133,25 @@ async def test_many_closes_at_once_are_a_few_publishes(broker, tmp_path, mock_cl
         assert len(await world.on_grid()) == 40
 
 
-async def test_a_failing_server_fails_close_and_loses_nothing(world, servers):
-    opened, made = await world.fs.create(ROOT, b"f", 0o644, CREATE, ME)
-    await world.fs.write(opened.handle, 0, bytes(100_000))
-    for server in servers[1:]:
-        server.down = True
-    for _ in range(2):
+async def test_a_failing_server_fails_close_and_loses_nothing(broker, tmp_path, servers):
+    async with open_world(broker, tmp_path, sync=True) as world:
+        opened, made = await world.fs.create(ROOT, b"f", 0o644, CREATE, ME)
+        await world.fs.write(opened.handle, 0, bytes(100_000))
+        for server in servers[1:]:
+            server.down = True
+        for _ in range(2):
+            with pytest.raises(LafsError):
+                await world.flush(opened.handle)
         with pytest.raises(LafsError):
-            await world.fs.flush(opened.handle)
-    with pytest.raises(LafsError):
-        await world.fs.fsync(opened.handle)
-    await world.fs.release(opened.handle)
-    world.fs.forget([(made.ino, 1)])
-    for server in servers:
-        server.down = False
-    assert (await world.path("f")).size == 100_000
-    assert await world.read("f") == bytes(100_000)
-    assert await world.fs.drain() == ()
-    assert list(await world.on_grid()) == ["f"]
+            await world.fs.fsync(opened.handle)
+        await world.fs.release(opened.handle)
+        world.fs.forget([(made.ino, 1)])
+        for server in servers:
+            server.down = False
+        assert (await world.path("f")).size == 100_000
+        assert await world.read("f") == bytes(100_000)
+        assert await world.fs.drain() == ()
+        assert list(await world.on_grid()) == ["f"]
 
 
 async def test_what_failed_is_tried_again_by_itself(broker, tmp_path, running_clock, servers):
@@ -241,7 +242,7 @@ async def test_writing_goes_on_while_a_file_is_uploaded(world, servers):
         await world.fs.write(opened.handle, 0, b"2" * 50_000)
         for server in servers:
             server.wake()
-    await world.fs.flush(opened.handle)
+    await world.flush(opened.handle)
     await world.fs.release(opened.handle)
     assert await world.read("f") == b"2" * 50_000 + b"1" * 50_000
 

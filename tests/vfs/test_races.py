@@ -29,7 +29,12 @@ async def calm(broker, tmp_path):
 
 
 async def blocked() -> None:
-    await trio.testing.wait_all_tasks_blocked(0.03)
+    """Everything waits, and for no thread."""
+    while True:
+        await trio.testing.wait_all_tasks_blocked(0.03)
+        if not trio.testing.active_thread_count():
+            return
+        await trio.sleep(0.01)
 
 
 def hang(servers) -> None:

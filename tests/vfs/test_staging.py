@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lafsfs.errors import JournalFullError, LocalError, StagingCorruptError
 from lafsfs.journal import Journal, Limits, Put
+from lafsfs.journal.faultpoints import watch
 from lafsfs.vfs.smallcontents import INLINE_LIMIT
 from lafsfs.vfs.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE
 from lafsfs.vfs.staging import StagingArea
@@ -189,6 +191,26 @@ async def test_what_is_not_accepted_is_not_there_after_a_restart(tmp_path):
         assert await everything(contents) == b"nld"
 
 
+async def test_a_new_file_takes_no_place(area, tmp_path):
+    used = area.journal.room.used
+    for row in (1, 2):
+        contents = area.stage(None, 0)
+        await accept(area, contents, row)
+        assert contents.kept.ref.id == 0
+    assert area.journal.room.used < used + 250
+    again = await area.restore(contents.kept.ref, None)
+    assert await everything(again) == b""
+    await again.write(0, b"now")
+    await accept(area, again, 2)
+    again.truncate(0)
+    await accept(area, again, 2)
+    assert again.kept.ref.id == 0
+    over = area.stage(Base(b"old"), 3)
+    over.truncate(0)
+    await accept(area, over, 3)
+    assert await everything(await area.restore(over.kept.ref, Base(b"old"))) == b""
+
+
 async def test_describing_again_says_the_same(area):
     contents = area.stage(None, 0)
     await contents.write(0, b"x")
@@ -214,34 +236,6 @@ async def test_a_file_written_over_and_over_does_not_pile_up(area, tmp_path):
     assert sum(path.stat().st_size for path in files_of(tmp_path / "journal")) < LOOK_AT
     again = await area.restore(contents.kept.ref, None)
     assert await everything(again) == wanted
-
-
-async def test_what_is_on_the_grid_becomes_the_base(area, tmp_path):
-    """A file that is written without end does not pile up."""
-    contents = area.stage(Base(b"0123456789" * 50_000), 500_000)
-    await contents.write(5, b"a" * 200_000)
-    await accept(area, contents)
-    for round in range(4):
-        with contents.snapshot() as snapshot:
-            uploaded = await snapshot.read(0, snapshot.size)
-            await contents.write(round, b"b" * 10)
-            contents.truncate(300_000)
-            await contents.write(400_000, b"c" * 100_000)
-            wanted = await everything(contents)
-            assert await contents.rebase(snapshot, Base(uploaded))
-            assert await snapshot.read(0, snapshot.size) == uploaded
-        assert await everything(contents) == wanted
-        assert contents.extents.live <= 100_010
-        await accept(area, contents)
-        assert await everything(contents) == wanted
-        await area.journal.sync()
-        again = await area.restore(contents.kept.ref, contents.kept.base)
-        assert await everything(again) == wanted
-        area.journal.let_go(contents.kept.ref.id)
-        area.journal.hold(contents.kept.ref.id)
-    assert area.journal.room.used < 250_000
-    with contents.snapshot() as first, contents.snapshot():
-        assert not await contents.rebase(first, Base(b""))
 
 
 async def test_a_snapshot_stands_still_while_writing_goes_on(area):
@@ -290,6 +284,35 @@ async def test_a_disk_that_refuses_loses_nothing(area, tmp_path):
     assert await everything(contents) == b"kept" * 50_000 + b" too"
     contents.discard()
     assert area.buffered == area.journal.room.promised == 0
+
+
+async def test_a_log_that_cannot_be_written_anew_goes_on(area, tmp_path):
+    contents = area.stage(None, 0)
+    directory, away = tmp_path / "journal" / "contents", tmp_path / "away"
+
+    def take_away(place: str) -> None:
+        """The directory, when it is time to write the log anew."""
+        if not away.exists() and files_of(tmp_path / "journal")[0].stat().st_size >= LOOK_AT:
+            directory.rename(away)
+            directory.touch()
+
+    async def write_over_and_over() -> None:
+        for round in itertools.count(1):
+            await contents.write(0, bytes([round]) * RECORD_SIZE)
+            await contents.seal()
+
+    with watch(take_away), pytest.raises(LocalError):
+        await write_over_and_over()
+    directory.unlink()
+    away.rename(directory)
+    last = await contents.read(0, 1)
+    assert last[0] >= LOOK_AT // RECORD_SIZE
+    contents.truncate(1000)
+    await contents.write(2000, b"end")
+    wanted = (last * 1000).ljust(2000, b"\0") + b"end"
+    assert await everything(contents) == wanted
+    await accept(area, contents)
+    assert await everything(await area.restore(contents.kept.ref, None)) == wanted
 
 
 async def test_a_full_journal_is_told_to_write_and_not_to_close(tmp_path):

@@ -149,7 +149,6 @@ async def test_small_files_go_together_and_big_ones_hold_nobody_up(lazy, servers
     for server in servers:
         server.hang()
     await trio.sleep(2)
-    assert uploads(servers) == 0  # those that are on their way are still asking who has what
     asking = {call.storage_index for server in servers for call in server.calls}
     assert len(asking) == SMALL_AT_ONCE + BIG_AT_ONCE
     for server in servers:
@@ -523,3 +522,28 @@ async def test_a_mutable_file_is_written_in_place_in_the_background(lazy, server
     await settled(lazy)
     async with open_maker(lazy.maker.grid.broker, lazy.clock) as other:
         assert await other.node(node.cap).read(0, 100) == b"AFTER!" + b"before" * 9
+
+
+async def test_what_is_forgotten_while_it_is_pending_goes_later(lazy, patient_clock):
+    numbers = [(await lazy.write(f"f{number}", b"x" * 1000)).ino for number in range(100)]
+    lazy.fs.forget([(number, 1) for number in numbers])
+    assert len(lazy.tree.table) == 101
+    assert await lazy.read("f7") == b"x" * 1000
+    await settled(lazy)
+    for _ in range(3):
+        lazy.fs.forget([(ROOT, 0)])
+    assert set(numbers) & {inode.number for inode in lazy.tree.table} <= {numbers[7]}
+    assert await lazy.read("f8") == b"x" * 1000
+
+
+async def test_flushing_publishes_each_new_directory_once(lazy, patient_clock):
+    paths = ["d", "d/e", "d/e/f", "g"]
+    numbers = [(await lazy.mkdir(path)).ino for path in paths]
+    for path in paths:
+        for number in range(3):
+            await lazy.write(f"{path}/file{number}", path.encode() * 100 * (number + 1))
+    before = [lazy.publishes(number) for number in numbers]
+    assert await lazy.fs.flush_all() == ()
+    after = [lazy.publishes(number) for number in numbers]
+    assert [new - old for old, new in zip(before, after, strict=True)] == [1, 1, 1, 1]
+    assert sorted(await lazy.on_grid("d/e")) == ["f", "file0", "file1", "file2"]
