@@ -161,7 +161,8 @@ class Publisher:
 
     async def _wait_for_turn(self) -> None:
         while not self._urgent:
-            left = self._outgoing.activity.start_of(self._due) - trio.current_time()
+            start = min(self._outgoing.activity.start_of(self._due), max(self._due, self._latest))
+            left = start - trio.current_time()
             if left <= 0:
                 return
             with trio.move_on_after(left):
