@@ -179,7 +179,7 @@ def killed_and_back(grid: Grid, directory: Path, seed: int, fault: str, operatio
             before, writing = local, None
         mount.kill()
     with grid.mount() as mount:
-        mount.expect_log("from an earlier mount")
+        mount.expect_log("from an earlier mount", "a newer version than the newest to be had")
         found = _shown(mount.path, writing)
         assert found in (_shown(before, writing), _shown(local, writing)), difference(
             found, _shown(local, writing)

@@ -63,7 +63,8 @@ class Client:
 
     def kill(self) -> None:
         """End the mount as a crash would."""
-        (record,) = (self.base / "state" / "mounts").glob("*")
+        records = (self.base / "state" / "mounts").glob("*")
+        (record,) = [path for path in records if path.is_file()]
         pid = json.loads(record.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
         subprocess.run(["fusermount3", "-u", "-z", str(self.point)], check=True)

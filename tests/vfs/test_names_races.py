@@ -378,6 +378,7 @@ async def test_a_rewritten_file_is_renamed_in_one_publish(calm, servers):
     inode.writers += 1
     await calm.fs.flush(opened.handle)
     await calm.fs.release(opened.handle)
+    await calm.settled()
     assert await contents(calm) == {"d/renamed": b"again", "d/g": b"other"}
 
 
