@@ -64,7 +64,7 @@ class Client:
 
     def kill(self) -> None:
         """End the mount as a crash would."""
-        (record,) = (self.base / "state" / "mounts").glob("*")
+        (record,) = (p for p in (self.base / "state" / "mounts").iterdir() if p.is_file())
         pid = json.loads(record.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
         subprocess.run(["fusermount3", "-u", "-z", str(self.point)], check=True)
