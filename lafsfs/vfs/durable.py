@@ -308,8 +308,9 @@ def _inode_record(inode: Inode) -> tuple[InodeRecord, Kept | None]:
         return _file_record(inode)
     if isinstance(inode, DirectoryInode):
         node = inode.directory.node
+        what = What.REMOVED if inode.directory.is_removed else What.DIRECTORY
         key = None if node.key is None else node.key.der
-        return InodeRecord(inode.number, What.DIRECTORY, inode.posix, node.cap, key=key), None
+        return InodeRecord(inode.number, what, inode.posix, node.cap, key=key), None
     assert isinstance(inode, LoopInode)
     record = InodeRecord(inode.number, What.LOOP, inode.posix, inode.cap, target=inode.target)
     return record, None

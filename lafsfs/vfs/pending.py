@@ -58,10 +58,13 @@ def pending_removals(tree: Tree) -> Iterator[Binding]:
 def name_of(inode: Inode) -> PendingName:
     """What is known of the names of ``inode``, which has one that is pending."""
     bindings = [edge.binding for edge in inode.edges]
+    errors = [one.error for one in bindings]
+    if inode.below is not None and inode.below.node.is_new:  # it can only be named when it is made
+        errors.append(inode.below.publisher.error)
     return PendingName(
         is_publishing=any(binding.in_flight is not None for binding in bindings),
         since=inode.posix.ctime / 1e9,
-        error=next((one.error for one in bindings if one.error is not None), None),
+        error=next((error for error in errors if error is not None), None),
     )
 
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.errors import LafsError, LocalError
+from lafsfs.journal.faultpoints import reached
 from lafsfs.vfs.api import UnexpectedError
 from lafsfs.vfs.flights import Flight, edit_for, settle
 from lafsfs.vfs.removals import Removals
@@ -98,6 +99,7 @@ class Publisher:
         self._latest = float("inf")  # when to publish, however little quiet there was
         self._changed = trio.Event()
         self._failures = 0
+        self.error: LafsError | None = None  # of the last turn
         self.publishes = 0  # edits that were made, for the log and the tests
 
     @property
@@ -187,7 +189,9 @@ class Publisher:
                 self.publishes += 1
                 await self._write_ahead()
                 was_new, revivals = node.is_new, tuple(removals.revivals)
+                reached("publisher.before")
                 result = await node.edit([*(flight.edit for flight in batch), *revivals])
+                reached("publisher.landed")
                 del removals.revivals[: len(revivals)]
                 self._settle(batch, result)
                 if not was_new:
@@ -231,6 +235,7 @@ class Publisher:
     def _back_off(self, error: LafsError | None) -> None:
         outgoing = self._outgoing
         outgoing.moved_on()
+        self.error = error
         if error is None:
             self._failures = 0
             self._due = trio.current_time() + outgoing.quiet

@@ -56,6 +56,7 @@ class What(enum.IntEnum):
     FILE = 1  # or anything that is stored as one
     DIRECTORY = 2
     LOOP = 3  # a directory inside itself, shown as a link
+    REMOVED = 4  # a directory that nothing leads to any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ keys, an upload under way is made again, and an edit that had landed recognises 
 Rules:
 
 - All rows are understood, and fit together, or nothing is mounted, and the journal stays as it is.
+- A directory that was removed is so again: what is pending in it is published if it comes back.
 - A directory that contains something pending is in the table by its number, without a name, until
   somebody looks it up; then it is joined (:mod:`lafsfs.vfs.tree`).
 - Of a name in several paths to one directory, one path is known until another is looked up.
@@ -174,9 +175,10 @@ class _Replay:
         for (_, record), binding in zip(names, bindings, strict=True):
             found = (self._inodes.get(number) for number in record.left)
             binding.left = tuple(inode for inode in found if inode is not None)
-        for inode in self._inodes.values():
-            if isinstance(inode, DirectoryInode) and not inode.edges:
-                inode.directory.mark_removed(not _is_named(inode.directory))
+        for _, one in self._rows.values():
+            inode = self._inodes[one.number]
+            if one.what is What.REMOVED and isinstance(inode, DirectoryInode):
+                inode.directory.mark_removed(True)
         for (row, _), binding in zip(names, bindings, strict=True):
             self._recorder.adopt_name(binding, row.id)
             binding.directory.note(binding)
@@ -219,11 +221,6 @@ class _Replay:
         inode = DirectoryInode(number, _unnamed(tree), directory)
         tree.table.add(inode)
         return inode
-
-
-def _is_named(directory: Directory) -> bool:
-    """Whether anything here leads to a directory: only what has lost its last name is removed."""
-    return any(inode.edges or inode.number == ROOT_INODE for inode in directory.inodes.values())
 
 
 def _unnamed(tree: Tree) -> Posix:

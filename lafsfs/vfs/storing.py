@@ -16,6 +16,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from lafsfs.errors import NotSupportedError
+from lafsfs.journal.faultpoints import reached
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
 from lafsfs.vfs.extents import merged
@@ -43,7 +44,9 @@ async def store(tree: Tree, inode: FileInode, placed: Callable[[int], None]) -> 
         return
     changes = staged.changes
     with staged.snapshot() as snapshot:
+        reached("uploader.before")
         cap = await _put(tree, inode, snapshot, placed)
+        reached("uploader.placed")
     _stored(tree, inode, staged, changes, cap)
 
 

@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from lafsfs.grid.broker import Broker
+from lafsfs.journal.faultpoints import watch
 from lafsfs.vfs.api import RENAME_EXCHANGE, ROOT_INODE, SetAttributes
 from lafsfs.vfs.attributes import Kind
 from tests.fakes import FakeServer, FakeShare
 from tests.vfs.conftest import ME, World, open_world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from lafsfs.caps import Cap
+    from lafsfs.mutable.keypool import KeyPool
 
 LARGE = 200_000  # bytes: more than the journal keeps in its database
 
@@ -98,7 +100,8 @@ class Image:
     """What is left of a process that was killed at ``place``.
 
     ``first`` and ``last``: between which of the story's states it may show. ``writing``: a path
-    whose contents may be anything that was being written.
+    whose contents may be anything that was being written. ``is_older``: it may show any moment
+    since the first of them, and also what was being written then.
     """
 
     place: str
@@ -106,7 +109,8 @@ class Image:
     broker: Broker
     first: int
     last: int
-    writing: str | None
+    writing: str | None = None
+    is_older: bool = False
 
 
 def copied_grid(broker: Broker) -> Broker:
@@ -137,6 +141,7 @@ class Story:
     directory: Path
     album: Path
     states: list[State] = field(default_factory=list)
+    written: list[str | None] = field(default_factory=list)  # before each state
     images: list[Image] = field(default_factory=list)
     accepted: int = 0  # index of the newest state that was accepted whole
     writing: str | None = None
@@ -182,15 +187,27 @@ class Story:
         verb = self.random.choice(verbs)
         await verb()
         await self.done()
+        await trio.sleep(self.random.choice([0, 0, 0.2, 0.6]))
 
     async def done(self) -> None:
         """What was done is accepted."""
         self.states.append(await seen(self.world))
+        self.written.append(self.writing)
         self.accepted = len(self.states) - 1
         self.writing = None
         # what a place was reached in may have come to just this state
         for image in self.images:
             image.last = min(image.last, len(self.states) - 1)
+
+    def allowed(self, image: Image) -> Iterator[tuple[State, str | None]]:
+        """The states that an image may show, with paths whose contents may be anything."""
+        for at in range(image.first, image.last + 1):
+            state = self.states[at]
+            yield state, image.writing
+            if image.is_older:  # than what was accepted: between this state and its neighbours
+                yield state, self.written[at]
+                if at < image.last:
+                    yield state, self.written[at + 1]
 
     @property
     def now(self) -> State:
@@ -316,7 +333,7 @@ class Story:
             await self.world.fs.setxattr(ino, b"user.note", self.random.randbytes(9), ME)
 
     async def rest(self) -> None:
-        await trio.sleep(self.random.choice([0.1, 1.0, 1.5, 20.0]))
+        await trio.sleep(self.random.choice([1.2, 1.5, 2.5, 20.0]))
 
     async def _set(self, path: str, **changes) -> None:
         ino = (await self.world.path(path)).ino
@@ -326,13 +343,20 @@ class Story:
 # --- afterwards -----------------------------------------------------------------------------------
 
 
-async def developed(image: Image, story: Story, root: Cap, pool) -> None:
-    """Mount what was left; it shows what was accepted, and brings it to the grid."""
-    allowed = story.states[image.first : image.last + 1]
-    async with open_world(image.broker, image.directory, root, key_pool=pool, sync=False) as world:
+async def developed(
+    image: Image, story: Story, root: Cap, pool: KeyPool, *, again: bool = False
+) -> None:
+    """Mount what was left; it shows what was accepted, and brings it to the grid.
+
+    ``again``: and what is left if that mount is killed at any place does so, too.
+    """
+    later: list[Image] = []
+    async with mounted(image, root, pool) as world:
         state = await seen(world)
-        assert fits(state, allowed, image), explained(state, allowed, image)
-        assert await world.fs.drain() == ()
+        if not any(fits(state, one, path) for one, path in story.allowed(image)):
+            raise AssertionError(explained(state, story, image))
+        with watch(lambda place: _keep(later, place, image, world) if again else None):
+            assert await world.fs.drain() == ()
         assert await seen(world) == state, f"{image.place}: settling changed what is shown"
     elsewhere = image.directory.with_name(f"{image.directory.name}-elsewhere")
     async with open_world(image.broker, elsewhere, root, key_pool=pool, sync=False) as world:
@@ -340,25 +364,47 @@ async def developed(image: Image, story: Story, root: Cap, pool) -> None:
         assert there == state, f"{image.place}: the grid has something else\n" + difference(
             there, state
         )
-    async with open_world(image.broker, image.directory, root, key_pool=pool, sync=False) as world:
+    async with mounted(image, root, pool) as world:
         assert world.fs.found.changes == 0
+    for one in later:
+        async with mounted(one, root, pool) as world:
+            assert await seen(world) == state, one.place
+            assert await world.fs.drain() == ()
+            assert await seen(world) == state, one.place
 
 
-def fits(state: State, allowed: list[State], image: Image) -> bool:
-    """Whether it is one of the states; what was being written may be anything."""
-    return any(_masked(state, image) == _masked(one, image) for one in allowed)
+def mounted(image: Image, root: Cap, pool: KeyPool):
+    """The next mount of what was left, which does nothing by itself."""
+    return open_world(image.broker, image.directory, root, key_pool=pool, sync=False)
 
 
-def _masked(state: State, image: Image) -> State:
+def _keep(images: list[Image], place: str, image: Image, world: World) -> None:
+    """In the event loop, or in a thread while that goes on."""
+    if len(images) < 12:
+        target = image.directory.with_name(f"{image.directory.name}-{len(images)}")
+        copied_directory(image.directory, target)
+        broker = copied_grid(world.maker.grid.broker)
+        images.append(Image(f"{image.place}, {place}", target, broker, 0, 0))
+
+
+def fits(state: State, wanted: State, writing: str | None) -> bool:
+    """Whether it is that state; what was being written may be anything."""
+    return _masked(state, writing) == _masked(wanted, writing)
+
+
+def _masked(state: State, writing: str | None) -> State:
     return {
-        path: node if path != image.writing else Node(node.kind, node.mode)
+        path: node if path != writing else Node(node.kind, node.mode)
         for path, node in state.items()
     }
 
 
-def explained(state: State, allowed: list[State], image: Image) -> str:
-    lines = [f"{image.place}, writing {image.writing}, {len(allowed)} allowed"]
-    lines += [f"-- against {at}:\n{difference(state, one)}" for at, one in enumerate(allowed)]
+def explained(state: State, story: Story, image: Image) -> str:
+    lines = [image.place]
+    lines += [
+        f"-- against one, writing {path}:\n{difference(state, one)}"
+        for one, path in story.allowed(image)
+    ]
     return "\n".join(lines)
 
 
@@ -368,7 +414,9 @@ def difference(state: State, other: State) -> str:
 
 
 @asynccontextmanager
-async def storied(broker: Broker, tmp_path: Path, seed: int, pool, **settings) -> AsyncIterator:
+async def storied(
+    broker: Broker, tmp_path: Path, seed: int, pool: KeyPool, **settings
+) -> AsyncIterator[Story]:
     """A story of a new mount."""
     directory = tmp_path / "mount"
     settings = {"quiet": 1.0, "retry_first": 1.0, "max_age": 0.0, "sync": False, **settings}
