@@ -3,9 +3,9 @@
 Every mutable file and directory needs a fresh 2048-bit key pair, which takes tens of milliseconds
 of one processor: as much as everything else that is done for a hundred small files. So as many are
 kept in stock as whoever makes directories one after the other seems to need. Who takes a key gets
-it, and one is made besides; each further one that is taken within ``SOON`` doubles the stock that
-is aimed at. After ``IDLE`` seconds in which nobody has asked, the stock is filled, since then it is
-in nobody's way. A mount that only reads makes none.
+it, and that is all; when a second one is taken within ``SOON``, one is made besides, and each
+further one doubles the stock that is aimed at. After ``IDLE`` seconds in which nobody has asked,
+the stock is filled, since then it is in nobody's way. A mount that only reads makes none.
 
 Rules:
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 8  # keys in stock: what a program that makes directories one by one can take at once
 WORKERS = 2  # threads: key generation holds a processor, and the rest of the mount needs one too
 SOON = 1.0  # seconds between two keys that are taken, for more to be expected
-IDLE = 3.0  # seconds without a key being taken
+IDLE = 10.0  # seconds without a key being taken
 
 
 class KeyPool:
@@ -74,7 +74,7 @@ class KeyPool:
         """A key pair that nobody else has; waits for one to be made when none is ready."""
         now = trio.current_time()
         is_soon = now - self._taken < SOON
-        self._ahead = min(self.size, max(1, 2 * self._ahead) if is_soon else 1)
+        self._ahead = min(self.size, max(1, 2 * self._ahead) if is_soon else 0)
         self._taken = now
         async with self._handed_over:
             self._waiting += 1
