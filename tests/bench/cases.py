@@ -41,34 +41,39 @@ class Cost:
 
 
 def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Case]:
-    """The same four things done by each side, with contents that are new in every round."""
+    """The same four things done by each side, with contents that are new in every round.
+
+    Both sides have other contents. They may be the same client of the same grid, with one
+    convergence secret: what one has uploaded the other would find there, and send nothing.
+    """
     size = megabytes * 10**6
-    blobs = [os.urandom(size) for _ in range(rounds)]
+    our_blobs = [os.urandom(size) for _ in range(rounds)]
+    stock_blobs = [b"stock" + blob[5:] for blob in our_blobs]
     small = [os.urandom(SMALL_SIZE) for _ in range(SMALL_FILES)]
     big_caps: dict[int, str] = {}
 
     def write_ours(round_: int) -> None:
-        (mount / f"big-{round_}").write_bytes(blobs[round_])
+        (mount / f"big-{round_}").write_bytes(our_blobs[round_])
 
     def write_stock(round_: int) -> None:
-        big_caps[round_] = stock.put(blobs[round_])
+        big_caps[round_] = stock.put(stock_blobs[round_])
 
     def read_ours(round_: int) -> None:
-        assert (mount / f"big-{round_}").read_bytes() == blobs[round_]
+        assert (mount / f"big-{round_}").read_bytes() == our_blobs[round_]
 
     def read_stock(round_: int) -> None:
-        assert stock.get(big_caps[round_]) == blobs[round_]
+        assert stock.get(big_caps[round_]) == stock_blobs[round_]
 
     def small_ours(round_: int) -> None:
         folder = mount / f"small-{round_}"
         folder.mkdir()
         for i, contents in enumerate(small):
-            (folder / f"f{i}").write_bytes(contents + bytes([round_]))
+            (folder / f"f{i}").write_bytes(contents + b"ours %d" % round_)
 
     def small_stock(round_: int) -> None:
         folder = stock.make_directory()
         for i, contents in enumerate(small):
-            stock.put_child(folder, f"f{i}", contents=contents + bytes([round_]))
+            stock.put_child(folder, f"f{i}", contents=contents + b"stock %d" % round_)
 
     def mkdir_ours(round_: int) -> None:
         for i in range(DIRECTORIES):

@@ -11,12 +11,11 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from lafsfs.fuse.requests import READ_AHEAD
 
 CONTENTS = os.urandom(5_000_000)
 
@@ -115,6 +114,18 @@ def test_nothing_is_copied_from_one_local_disk_to_another(client):
     with client.mounted() as point:
         assert (point / "film").read_bytes() == CONTENTS
     assert cached(client) == 0
+
+
+def test_the_kernel_asks_for_much_at_once_where_we_may_have_it_so(client):
+    with client.mounted() as point:
+        device = os.stat(point).st_dev
+        name = f"{os.major(device)}:{os.minor(device)}"
+        setting = Path("/sys/class/bdi") / name / "read_ahead_kb"
+        if not os.access(setting, os.W_OK):
+            pytest.skip("only root may")
+        (point / "film").write_bytes(CONTENTS)
+        assert (point / "film").read_bytes() == CONTENTS
+        assert int(setting.read_text()) == READ_AHEAD >> 10
 
 
 def test_a_read_that_cannot_succeed_fails_with_one_line(client):
