@@ -36,6 +36,7 @@ IMPURE_MODULES = {"trio", "pyfuse3", "socket", "ssl", "subprocess", "threading",
 ONLY_IN = {
     "pyfuse3": {"fuse", "mount"},
     "zfec": {"crypto"},
+    "Crypto": {"crypto"},
     "cryptography": {"crypto"},
     "click": {"cli"},
     "h11": {"gbs"},

@@ -11,12 +11,12 @@ Rules:
   have one owner who fills them. Randomness comes from the operating system, and only where a key or
   a certificate is made.
 - All calls block. Whoever hashes, encrypts or encodes a segment, or makes a key, does it in a
-  worker thread; but for AES the libraries release the interpreter's lock meanwhile.
+  worker thread; the libraries release the interpreter's lock meanwhile.
 - Foreign bytes that are not well formed raise :class:`~lafsfs.errors.FormatError`; well-formed
   bytes that do not match their hash, tag or signature raise
   :class:`~lafsfs.errors.HashMismatchError`. An argument of the wrong length from our own code is a
   bug and raises :class:`ValueError`.
 - No message and no ``repr`` shows a key, a secret or the text of a capability.
-- The libraries stay inside: ``cryptography`` and ``zfec`` are imported here alone, and
+- The libraries stay inside: ``Crypto``, ``cryptography`` and ``zfec`` are imported here alone, and
   none of their objects leave.
 """

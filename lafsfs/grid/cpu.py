@@ -3,8 +3,8 @@
 Rule: :data:`INLINE_LIMIT` counts bytes of hashing (2 GB/s). Up to there the work holds up every
 other request for at most 65 us, and the hop to a thread would cost the event loop half as much;
 from there on the loop gains. ``tests/bench/inline_limit.py`` measures both; callers whose work is
-quicker or slower than hashing say so by the size they give. All of it but AES, which is five times
-as quick as hashing, releases the interpreter's lock.
+quicker or slower than hashing say so by the size they give. All of it releases the interpreter's
+lock.
 """
 
 from __future__ import annotations
