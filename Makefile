@@ -13,7 +13,7 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check
 FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
 
 .DEFAULT_GOAL := help
-.PHONY: help mount umount system install dev stock fmt lint type test test-interop check bench \
+.PHONY: help mount umount system install dev stock fmt lint type test test-interop test-crash check bench \
         docs clean
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make umount [MOUNTPOINT=$(FOLDER)]   unmount it, once everything is stored'
 	@echo 'make test                  everything from nothing to green, real mounts included'
 	@echo 'make test-interop          against stock Tahoe-LAFS on a real grid; TAHOE=PATH if it is there'
+	@echo 'make test-crash [KILLS=2000]  kill it again and again'
 	@echo 'make check                 lint, type, test: what must pass before a commit'
 	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
 	@echo 'make install fmt lint type docs clean'
@@ -80,6 +81,12 @@ test: dev
 
 test-interop: dev stock
 	@TAHOE='$(TAHOE)' $(BIN)/python -m pytest -m interop tests/interop $(PYTEST_ARGS)
+
+# Real mounts that are killed, and mounts in memory that are photographed, more often than in CI.
+KILLS ?= 2000
+test-crash: dev
+	@LAFSFS_KILLS='$(KILLS)' LAFSFS_STORIES="$$(( $(KILLS) / 20 + 1 ))" LAFSFS_SEED="$$(date +%s)" \
+	    $(BIN)/python -m pytest tests/mounted/test_kills.py tests/vfs/test_crashes.py $(PYTEST_ARGS)
 
 check: lint type test
 
