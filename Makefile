@@ -15,7 +15,7 @@ FOLDER := $(patsubst ~/%,$(HOME)/%,$(MOUNTPOINT))
 
 .DEFAULT_GOAL := help
 .PHONY: help mount umount system install dev stock fmt lint type test test-interop \
-        test-pjdfstest test-stress test-random check bench docs clean
+        test-pjdfstest test-stress test-random test-crash check bench docs clean
 
 help:
 	@echo 'make mount [MOUNTPOINT=$(FOLDER)]    an encrypted folder, from nothing'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-pjdfstest PJDFSTEST=PATH   a POSIX test suite, built at PATH, as root'
 	@echo 'make test-stress           fio and stress-ng, verifying, whichever are installed'
 	@echo 'make test-random [OPERATIONS=$(OPERATIONS)]   random operations on a mount and a directory'
+	@echo 'make test-crash [KILLS=2000]  kill it again and again'
 	@echo 'make check                 lint, type, test: what must pass before a commit'
 	@echo 'make bench                 compare with stock Tahoe-LAFS on this machine'
 	@echo 'make install fmt lint type docs clean'
@@ -94,6 +95,12 @@ test-stress: dev
 
 test-random: dev
 	@$(BIN)/python -m tests.tools.random_ops --operations '$(OPERATIONS)' $(RANDOM_ARGS)
+
+# Real mounts that are killed, and mounts in memory that are photographed, more often than in CI.
+KILLS ?= 2000
+test-crash: dev
+	@LAFSFS_KILLS='$(KILLS)' LAFSFS_STORIES="$$(( $(KILLS) / 20 + 1 ))" LAFSFS_SEED="$$(date +%s)" \
+	    $(BIN)/python -m pytest tests/mounted/test_kills.py tests/vfs/test_crashes.py $(PYTEST_ARGS)
 
 check: lint type test
 

@@ -15,8 +15,9 @@ Rules:
   disk is full; and it is tried again, with or without them.
 - What nobody accepts, as what a publish has settled, is recorded ``LAZILY`` seconds later.
 - That something is in flight is no reason for a commit: an edit that is made again recognises its
-  own work. A row that is put while it is, for whatever reason, says so: then something else is
-  wanted, and what is in flight must be recognised as what it is based on.
+  own work, and the replay takes the capability that an inode has for one that may have landed under
+  its names. A name's row that is put meanwhile, for whatever reason, says what is in flight: then
+  something else may be wanted.
 - The key pair of a directory is in its row as long as its slot may not exist.
 """
 

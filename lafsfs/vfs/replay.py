@@ -204,6 +204,8 @@ class _Replay:
             raise _misfit(row, "there is none of what it names")
         if self._tree.table.get(inode.number) is None:
             self._tree.table.add(inode)
+        if inode.cap is not None and inode.cap not in binding.expected:
+            binding.maybe = (*binding.maybe, inode.cap)  # it may have been in flight
         parent = self._parent(binding.directory)
         told = inode.version if record.edge.told == CURRENT else record.edge.told
         Edge(binding, parent, inode, told, record.edge.origin).attach()

@@ -19,6 +19,6 @@ OPERATIONS = 60
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_killed_at_any_moment(grid, tmp_path, number):
-    seed = SEED * 1_000_000 + number
+    seed = (SEED << 20) + number
     fault = f"any:{random.Random(seed).randrange(1, 6 * OPERATIONS)}"
     killed_and_back(grid, tmp_path / "work", seed, fault, OPERATIONS)

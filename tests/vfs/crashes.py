@@ -357,7 +357,11 @@ async def developed(
             raise AssertionError(explained(state, story, image))
         with watch(lambda place: _keep(later, place, image, world) if again else None):
             assert await world.fs.drain() == ()
-        assert await seen(world) == state, f"{image.place}: settling changed what is shown"
+        settled = await seen(world)
+        if settled != state:
+            raise AssertionError(
+                f"{image.place}: it was not so before:\n{difference(settled, state)}"
+            )
     elsewhere = image.directory.with_name(f"{image.directory.name}-elsewhere")
     async with open_world(image.broker, elsewhere, root, key_pool=pool, sync=False) as world:
         there = await seen(world)

@@ -30,7 +30,7 @@ async def test_killed_anywhere(broker, tmp_path, patient_clock, seed):
             with watch(story.photograph):
                 for _ in range(25):
                     await story.act()
-        assert len(story.images) > 50
+        assert len(story.images) > 20
         for number, image in enumerate(story.images):
             await developed(image, story, root, pool, again=number % 40 == 7)
 

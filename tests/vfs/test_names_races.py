@@ -376,7 +376,7 @@ async def test_a_rewritten_file_is_renamed_in_one_publish(calm, servers):
     await calm.tree.settle_all()
     assert await contents(calm) == UNCHANGED
     inode.writers += 1
-    await calm.fs.flush(opened.handle)
+    await calm.flush(opened.handle)
     await calm.fs.release(opened.handle)
     await calm.settled()
     assert await contents(calm) == {"d/renamed": b"again", "d/g": b"other"}
