@@ -130,11 +130,17 @@ def fsync_directory(path: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """Make a directory, durably, unless it is there. Its parent must be."""
+    if begin_directory(path):
+        fsync_directory(path.parent)
+
+
+def begin_directory(path: Path) -> bool:
+    """Make a directory unless it is there; if True, its parent is still to be fsynced."""
     try:
         path.mkdir(PRIVATE_DIRECTORY)
     except FileExistsError:
-        return
-    fsync_directory(path.parent)
+        return False
+    return True
 
 
 def write_file(path: Path, data: bytes) -> None:

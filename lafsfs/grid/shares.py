@@ -164,6 +164,17 @@ class ShareDirectory:
         disk.make_directory(bucket)
         return bucket
 
+    def begin_bucket(self, storage_index: bytes) -> list[Path]:
+        """Make the same directory if it is not there; what is to be fsynced to keep it, and it.
+
+        From the bucket up: where one sync of a file system brings everything to the disk, those
+        behind the first cost nothing.
+        """
+        bucket = self.bucket(storage_index)
+        made = [disk.begin_directory(bucket.parent), disk.begin_directory(bucket)]
+        above = [bucket.parent] * made[1] + [self.shares] * made[0]
+        return [bucket, *above]
+
     def share_files(self, storage_index: bytes) -> dict[int, Path]:
         """Every file that may be a share, by share number, in order."""
         bucket = self.bucket(storage_index)

