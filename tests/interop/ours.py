@@ -107,10 +107,11 @@ class Ours:
         return result.stdout
 
     @contextmanager
-    def mount(self, what: str, options: str = "rw") -> Iterator[Mount]:
+    def mount(self, what: str, options: str = "sync") -> Iterator[Mount]:
         """Mount for as long as the context lasts; on the way out everything must be in order.
 
-        ``what`` is an alias, with a path or without. When the block has ended, all is on the grid.
+        ``what`` is an alias, with a path or without. When the block has ended, all is on the grid;
+        with ``sync``, so is what a call has done when it returns, for the other side to look at.
         """
         self.mounted += 1
         mountpoint = self.directory / f"mnt{self.mounted}"
