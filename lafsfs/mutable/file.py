@@ -11,9 +11,12 @@ Rules:
   from it and costs one call per server; whatever somebody else did meanwhile makes a test-and-set
   fail, and then it maps anew.
 - A modifier is pure and recognises its own work: it is called again on what others wrote, and on
-  contents where an earlier try of ours half landed. When it finds nothing left to do after such a
-  try, the contents are still published again, so that one version has all its shares.
-- "Nothing to do" is believed only of contents just seen on the grid, not of remembered ones.
+  contents where an earlier try of ours half landed.
+- "Nothing to do" is believed only of contents just seen on the grid, not of remembered ones, and
+  not while a newer version may be there. A publish that failed may have left its version, whole
+  even, on a server that does not answer now, and whoever reads when it is back would see that. So
+  the contents are published again, by this call or a later one, until a publish has gone well or
+  all shares of the version begun last are seen.
 - A new version's sequence number is one above the highest that this object or the map ever saw.
 """
 
@@ -93,6 +96,7 @@ class MutableFile:
         self._jitter = jitter
         self._reader = SlotReader(cap, broker, secrets, self._encoding, self._cache, segments)
         self._keys: SlotKeys | None = None
+        self._is_doubtful = False  # a publish failed, and may have landed in part
         self._writing = trio.Lock()
 
     def __repr__(self) -> str:
@@ -185,7 +189,8 @@ class MutableFile:
         """
 
         async def renew(servermap: ServerMap) -> tuple[ServerMap, bytes, bytes | None]:
-            servermap, _, old = await self._reader.contents(servermap)
+            servermap, version, old = await self._reader.contents(servermap)
+            self._reader.require_promised(version, servermap)
             new = await in_thread_if(len(old) > INLINE_SIZE, lambda: modifier(old))
             return servermap, old, new
 
@@ -241,7 +246,6 @@ class MutableFile:
             servermap = self._settled_map()
             seen_now = servermap is None  # or else remembered
             everywhere = False  # look at every server there is
-            half_landed = False
             trouble: UncoordinatedWriteError | None = None
             for attempt in range(TRIES):
                 if servermap is None:
@@ -254,7 +258,7 @@ class MutableFile:
                         raise
                     servermap, everywhere = None, True
                     continue
-                if not always and new in (None, old) and not half_landed:
+                if not always and new in (None, old) and self._is_all_there_is(servermap):
                     if seen_now or await self._reader.unchanged():
                         return old
                     servermap = None
@@ -264,11 +268,11 @@ class MutableFile:
                     await self._publish(contents, servermap)
                 except CollisionError as error:
                     log.info("publish: %s", error)
-                    trouble, half_landed = error, half_landed or error.landed
+                    trouble = error
                 else:
                     return contents
                 servermap, everywhere = None, True
-                if seen_now or half_landed:
+                if seen_now or self._is_doubtful:
                     await trio.sleep(FIRST_BACK_OFF * 2**attempt * (0.5 + self._jitter()))
             raise UncoordinatedWriteError(f"others kept writing, through {TRIES} tries: {trouble}")
 
@@ -294,13 +298,23 @@ class MutableFile:
         encoded = await in_thread_if(len(contents) * n > INLINE_SIZE * k, encode)
         self._reader.forget()
         self._reader.highest_seen = seqnum
+        was_doubtful, self._is_doubtful = self._is_doubtful, True
         try:
             outcome = await publish(view, encoded, servermap, happy)
+            self._is_doubtful = was_doubtful or outcome.landed
             verdict(outcome)
+            self._is_doubtful = False
         finally:
             self._reader.forget()
         self._cache.put(self.storage_index, encoded.version, contents)
         self._reader.remember(map_after(outcome, encoded, servermap))
+        self._reader.promised = seqnum
+
+    def _is_all_there_is(self, servermap: ServerMap) -> bool:
+        """Whether no other version than the best of a map may turn up as the newest."""
+        if servermap.settled():
+            return True
+        return not self._is_doubtful and not servermap.unrecoverable_newer()
 
     def _settled_map(self) -> ServerMap | None:
         """A remembered map that is good enough to publish from, if there is one."""

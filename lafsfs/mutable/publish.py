@@ -27,6 +27,7 @@ from lafsfs.errors import (
     GridFullError,
     GridReadOnlyError,
     NotHappyError,
+    ProtocolError,
     ServerError,
     ServerFullError,
     ServerReadOnlyError,
@@ -83,16 +84,13 @@ class Outcome:
     def landed(self) -> bool:
         """Whether any write was made, or may have been made, so that traces of it may be there."""
         return bool(self.placed) or any(
-            isinstance(error, ServerUnavailableError) for _, error in self.failed.values()
+            isinstance(error, ServerUnavailableError | ProtocolError)
+            for _, error in self.failed.values()
         )
 
 
 class CollisionError(UncoordinatedWriteError):
-    """A publish was surprised. ``landed``: traces of it may be on the grid all the same."""
-
-    def __init__(self, message: str, *, landed: bool) -> None:
-        super().__init__(message)
-        self.landed = landed
+    """A publish was surprised. Traces of it may be on the grid all the same."""
 
 
 async def publish(
@@ -191,7 +189,7 @@ def verdict(outcome: Outcome) -> None:
         NotHappyError: too few servers took shares.
     """
     if outcome.surprises:
-        raise CollisionError("; ".join(outcome.surprises[:3]), landed=outcome.landed)
+        raise CollisionError("; ".join(outcome.surprises[:3]))
     if outcome.good_enough():
         return
     errors = [error for _, error in outcome.failed.values()]

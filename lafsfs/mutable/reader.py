@@ -13,6 +13,9 @@ Rules:
 - A file of more than :data:`WHOLE_SIZE` bytes is read by segments, through the segment cache.
 - When nobody can be asked for the version, what was read last is still readable as far as it is
   here.
+- What we have published well is on the grid. Where only an older version is to be had while servers
+  are away, that is neither shown nor built upon: what came after it would be lost. Where all
+  servers have answered, the grid was rolled back, and goes on from there.
 """
 
 from __future__ import annotations
@@ -70,6 +73,9 @@ class SlotReader:
         self.storage_index = cap.storage_index
         self.latest: Version | None = None
         self.highest_seen = 0
+        self.promised = (
+            0  # the sequence number of our last publish that went well, while it is there
+        )
         self.generation = 0  # counts our publishes: before and after each
         self.alleged_private_key: bytes | None = None  # encrypted, as some share had it
         self._read_key = cap.read_key
@@ -117,6 +123,8 @@ class SlotReader:
             log.warning("a newer version than the newest to be had was seen, or begun by us")
         if generation == self.generation:
             self.remember(servermap)
+            if best is not None and len(servermap.answered) == len(self.view().servers):
+                self.promised = min(self.promised, best.seqnum)
         if best is not None and _in_heads(servermap, best):
             with suppress(NotEnoughSharesError):  # whoever needs the contents will look harder
                 await self.contents(servermap)
@@ -180,11 +188,31 @@ class SlotReader:
             return self.latest
         if self.latest is not None and await self.unchanged():
             return self.latest
+        promised = self.promised  # what is promised while we look need not be seen
         servermap = await self.look(Mode.READ)
         best = servermap.best()
+        if best is not None and best.seqnum < promised:
+            servermap = await self.look(Mode.CHECK)
+            best = servermap.best()
         if best is None:
             raise NotEnoughSharesError(f"no version can be recovered: {servermap.describe()}")
+        self.require_promised(best, servermap, promised)
         return best
+
+    def require_promised(
+        self, version: Version, servermap: ServerMap, promised: int | None = None
+    ) -> None:
+        """See that a version is not older than what was promised, by default as of now.
+
+        Raises:
+            NotEnoughSharesError: it is, and there are servers that did not answer.
+        """
+        promised = self.promised if promised is None else min(promised, self.promised)
+        if version.seqnum < promised:
+            raise NotEnoughSharesError(
+                f"version {promised}, which we published, cannot be recovered now: "
+                + servermap.describe()
+            )
 
     async def unchanged(self) -> bool:
         """Whether the servers that had the newest version all still have just that."""
@@ -266,16 +294,18 @@ class SlotReader:
             cached = self._cache.get(self.storage_index, version)
             if cached is not None:
                 return version, cached
-            servermap = self._map
+            servermap, promised = self._map, self.promised
             if servermap is not None:
                 try:
-                    _, version, contents = await self.contents(servermap)
+                    return await self._newest_contents(servermap, promised)
                 except NotEnoughSharesError as error:
                     log.info("looking again, everywhere: %s", error)
-                else:
-                    return version, contents
-            _, version, contents = await self.contents(await self.look(Mode.CHECK))
-            return version, contents
+            return await self._newest_contents(await self.look(Mode.CHECK), promised)
+
+    async def _newest_contents(self, servermap: ServerMap, promised: int) -> tuple[Version, bytes]:
+        servermap, version, contents = await self.contents(servermap)
+        self.require_promised(version, servermap, promised)
+        return version, contents
 
     async def read(self, offset: int, size: int, max_age: float = READ_MAX_AGE) -> bytes:
         """Up to ``size`` bytes at ``offset`` of the newest version; fewer at its end.

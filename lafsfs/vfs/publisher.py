@@ -180,6 +180,7 @@ class Publisher:
             await trio.lowlevel.checkpoint()
             if self._directory.first_to_make is not self._directory:
                 return False
+            looked = removals.is_unfinished
             await removals.look_after()  # what could not be seen before
             pending = len(self._directory.dirty)
             unseen, error = await removals.look_before(self._ready())
@@ -196,8 +197,9 @@ class Publisher:
                 self._settle(batch, result)
                 if not was_new:
                     removals.filled(batch, result.listing)
+                self._directory.note_work()  # whoever waits for everything waits for this, too
                 await removals.look_after()
-            elif error is None and len(self._directory.dirty) == pending:
+            elif error is None and not looked and len(self._directory.dirty) == pending:
                 return False
         except LafsError as caught:
             error = caught

@@ -67,6 +67,64 @@ async def test_a_server_that_was_away_is_brought_up_to_date(
     assert await five.open(made).download_best() == b"newer"
 
 
+async def test_a_publish_that_failed_is_outnumbered_though_there_is_nothing_to_change(
+    five: Client, format_: MutableFormat
+) -> None:
+    made = await five.create(format_, b"old")
+    first, *others = five.servers
+    for server in others:
+        server.refuse = {"read_test_write"}
+    with pytest.raises(NotHappyError):
+        await made.modify(lambda old: b"given up")
+    assert len(first.held(made.storage_index)) == 5  # all of the new version
+    for server in others:
+        server.refuse = set()
+    first.refuse = {"read_test_write"}
+    assert await made.modify(lambda old: None) == b"old"
+    first.refuse = set()
+    assert await five.rival().open(made).download_best() == b"old"
+
+
+async def test_a_publish_that_failed_is_repeated_though_its_traces_are_all_there_is_to_change(
+    five: Client, format_: MutableFormat
+) -> None:
+    made = await five.create(format_, b"old")
+    first, *others = five.servers
+    for server in others:
+        server.refuse = {"read_test_write"}
+    with pytest.raises(NotHappyError):
+        await made.modify(lambda old: b"new")
+    for server in others:
+        server.refuse = set()
+    assert await made.modify(lambda old: b"new") == b"new"
+    first.refuse = {"read_test_write", "read_share", "list_shares"}
+    assert await five.rival().open(made).download_best() == b"new"
+
+
+async def test_what_was_published_is_not_taken_back_while_servers_are_away(
+    five: Client, format_: MutableFormat
+) -> None:
+    made = await five.create(format_, b"old")
+    late = five.servers[3:]
+    for server in late:
+        server.refuse = {"read_test_write"}
+    assert await made.modify(lambda old: b"new") == b"new"
+    for server in late:
+        server.refuse = set()  # they have what it takes to read the old version
+    one, *away = sorted(five.servers[:3], key=lambda s: len(s.held(made.storage_index)))
+    assert len(one.held(made.storage_index)) == 1  # too little for the new one
+    for server in away:
+        server.refuse = {"read_test_write", "read_share", "list_shares"}
+    with pytest.raises(NotEnoughSharesError, match="version 2, which we published"):
+        await made.download()
+    with pytest.raises(NotEnoughSharesError, match="version 2, which we published"):
+        await made.modify(lambda old: old + b", changed")
+    for server in away:
+        server.refuse = set()
+    assert await made.modify(lambda old: old + b", changed") == b"new, changed"
+    assert await five.rival().open(made).download_best() == b"new, changed"
+
+
 async def test_too_few_servers_for_happiness_and_nothing_is_written(
     five: Client, format_: MutableFormat
 ) -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from lafsfs.caps import LiteralCap
-from lafsfs.errors import LafsError
+from lafsfs.errors import LafsError, NotEnoughSharesError, ServerUnavailableError
 from lafsfs.nodes.edits import Base, SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
 from lafsfs.vfs.flights import metadata_for
@@ -442,6 +442,70 @@ async def test_a_directory_that_somebody_fills_as_it_is_removed(calm, broker, se
         await calm.settled()
         servers[0].before_call = None
     assert await contents(calm) == await contents_of(calm) == UNCHANGED | {"e/late": b"late"}
+
+
+class Looking:
+    """Holds whoever asks the first server for one directory once another was written to."""
+
+    def __init__(self, server, written, looked_into) -> None:
+        self._written, self._looked_into = written.storage_index, looked_into.storage_index
+        self._is_written = False
+        self.began = trio.Event()
+        self.go = trio.Event()
+        server.before_call = self
+
+    async def __call__(self, call) -> None:
+        if call.storage_index == self._looked_into and self._is_written:
+            self.began.set()
+            await self.go.wait()
+        if (call.verb, call.storage_index) == ("read_test_write", self._written):
+            self._is_written = True  # or is going to be at once
+
+
+async def test_draining_waits_for_the_look_into_what_was_removed(calm, servers):
+    root = calm.tree.directory_inode(ROOT)
+    cap = calm.tree.directory_inode((await calm.path("e")).ino).cap
+    looking = Looking(servers[0], root.cap, cap)
+    await calm.fs.rmdir(ROOT, b"e")
+    finished = []
+
+    async def drain() -> None:
+        assert await calm.fs.drain() == ()
+        finished.append(not root.directory.publisher.is_unfinished)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(root.directory.publisher.attempt)
+        await looking.began.wait()
+        nursery.start_soon(drain)
+        await blocked()
+        looking.go.set()
+    assert finished == [True]
+    assert await contents(calm) == UNCHANGED
+
+
+async def test_what_was_removed_is_looked_into_later_and_then_nothing_is_pending(calm, servers):
+    root = calm.tree.directory_inode(ROOT)
+    cap = calm.tree.directory_inode((await calm.path("e")).ino).cap
+    is_written = []
+
+    def fail(call) -> None:
+        if call.storage_index == cap.storage_index and is_written:
+            raise ServerUnavailableError("away")
+        if (call.verb, call.storage_index) == ("read_test_write", root.cap.storage_index):
+            is_written.append(True)
+
+    for server in servers:
+        server.before_call = fail
+    await calm.fs.rmdir(ROOT, b"e")
+    with pytest.raises(NotEnoughSharesError):
+        await root.directory.publisher.attempt()
+    assert list(calm.tree.outgoing.pending) == [root.directory]
+    for server in servers:
+        server.before_call = None
+    await calm.settled()
+    assert not calm.tree.outgoing.pending
+    assert not root.directory.publisher.is_failing
+    assert await contents(calm) == UNCHANGED
 
 
 @pytest.mark.parametrize("is_seen", [False, True])
