@@ -117,7 +117,7 @@ class SlotReader:
             highest_seen=self.highest_seen,
             head_size=self._head_size(),
         )
-        self.highest_seen = servermap.highest_seqnum()
+        self.highest_seen = max(self.highest_seen, servermap.highest_seqnum())
         best = servermap.best()
         if best is not None and best.seqnum < self.highest_seen:
             log.warning("a newer version than the newest to be had was seen, or begun by us")
