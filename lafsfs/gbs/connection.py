@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lafsfs.gbs.nurl import Nurl
     from lafsfs.gbs.stream import TLSStream
 
-MAX_HEAD = 16 << 10  # bytes of status line and headers, or of one chunk's header
+MAX_HEAD = 16 << 10  # bytes of status line and headers; lafsfs/gbs/body.py bounds what follows
 MAX_INFORMATIONAL = 8  # 1xx replies before the real one
 SEND_AT_ONCE = 16 << 10  # bytes of body that a socket takes, whether anybody reads or not
 

@@ -20,7 +20,6 @@ from urllib.parse import quote, unquote_to_bytes
 
 from lafsfs.errors import FormatError
 
-PIN_SIZE = 32  # SHA-256 of the certificate's SubjectPublicKeyInfo
 PIN_LETTERS = 43  # of unpadded base64url
 DEFAULT_PORT = 443
 MAX_NURL = 2048  # characters; nothing that needs more is meant to be one

@@ -31,11 +31,6 @@ class Pool:
         self._idle: list[Connection] = []
 
     @property
-    def is_connected(self) -> bool:
-        """Whether a connection is at hand."""
-        return bool(self._idle)
-
-    @property
     def turn(self) -> trio.Semaphore:
         """To be held, with ``async with``, by whoever takes a connection."""
         return self._turns

@@ -206,11 +206,6 @@ class Database:
             )
             self._execute("DELETE FROM undo WHERE epoch >= ?", (epoch,))
 
-    def forget_undo(self) -> None:
-        """What is here now counts."""
-        with self._transaction:
-            self._execute("DELETE FROM undo")
-
     def blob_sizes(self) -> dict[int, int]:
         """The bytes that each blob takes."""
         return dict(self._execute("SELECT id, length(value) FROM blobs"))

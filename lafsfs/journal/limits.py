@@ -105,11 +105,6 @@ class Room:
         if size < 0:
             self._wake()
 
-    def free(self, size: int) -> None:
-        """So many bytes are not on the disk any more."""
-        self.used -= size
-        self._wake()
-
     def progress(self) -> None:
         """An upload got on: what it frees will be worth waiting for."""
         self._progressed = trio.current_time()

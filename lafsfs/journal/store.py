@@ -355,7 +355,7 @@ class Journal:
         if id in self._files:
             self._late_files.add(id)
         else:
-            self.room.free(self._blob_sizes.pop(id, 0))
+            self.room.use(-self._blob_sizes.pop(id, 0))
         self._touch()
 
     # --- to the disk ------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ class Journal:
     def _forget_file(self, id: int) -> Path:
         file = self._files.pop(id)
         if file.end > SALT_SIZE:
-            self.room.free(file.end)
+            self.room.use(-file.end)
         return file.path
 
     async def _keep_synced(self) -> None:

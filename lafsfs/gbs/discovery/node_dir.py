@@ -31,15 +31,12 @@ from lafsfs.crypto import base32, ed25519
 from lafsfs.errors import ConfigError, FormatError, UsageError
 from lafsfs.gbs.discovery.furl import Furl, parse_furl
 from lafsfs.gbs.discovery.located import read_text, read_yaml
-from lafsfs.gbs.discovery.static import read_static_servers
 from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.secrets import ClientSecrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from lafsfs.gbs.discovery.announcements import ServerRecord
 
 # What stock uses where tahoe.cfg says nothing.
 DEFAULT_NEEDED, DEFAULT_HAPPY, DEFAULT_TOTAL = 3, 7, 10
@@ -119,14 +116,6 @@ class NodeDirectory:
         return ClientSecrets(
             lease_secret=self._secret("secret"), convergence_secret=self._secret("convergence")
         )
-
-    def static_servers(self) -> list[ServerRecord]:
-        """The servers of ``servers.yaml``.
-
-        Raises:
-            ConfigError: it is no mapping of servers; says which line.
-        """
-        return read_static_servers(self.servers_file)
 
     def _secret(self, name: str) -> bytes:
         path = self.private / name

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lafsfs.errors import ConfigError
 from lafsfs.gbs.discovery.node_dir import NodeDirectory
+from lafsfs.gbs.discovery.static import read_static_servers
 from tests.gbs.discovery.announced import Signer, announcement, furl, tub_id
 from tests.gbs.discovery.nodes import (
     CONVERGENCE,
@@ -54,7 +55,7 @@ def test_what_a_node_says(node: NodeDirectory) -> None:
     assert introducer.cache == node.private / "introducer_default_cache.yaml"
     secrets = node.secrets()
     assert (secrets.lease_secret, secrets.convergence_secret) == (LEASE_SECRET, CONVERGENCE)
-    assert node.static_servers() == []
+    assert read_static_servers(node.servers_file) == []
     assert snapshot(node.path) == before
 
 
@@ -121,7 +122,7 @@ def test_static_servers(node: NodeDirectory) -> None:
             sort_keys=False,
         )
     )
-    found = {record.key: record for record in node.static_servers()}
+    found = {record.key: record for record in read_static_servers(node.servers_file)}
     assert found[key].name == "one"
     assert found[key].fault is None
     assert found["my-serverid-1"].server_id == tub_id("two")
@@ -129,7 +130,7 @@ def test_static_servers(node: NodeDirectory) -> None:
     assert found["7"].nurls
     for text in ("", "storage:\n", "storage: {}\n", "other: {}\n"):
         node.servers_file.write_text(text)
-        assert node.static_servers() == []
+        assert read_static_servers(node.servers_file) == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_broken_files(node: NodeDirectory, file: str, text: str | bytes | None, 
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     with pytest.raises(ConfigError) as caught:
-        (node.settings(), node.secrets(), node.static_servers())
+        (node.settings(), node.secrets(), read_static_servers(node.servers_file))
     message = str(caught.value)
     assert fault in message
     assert str(node.path) in message
