@@ -14,7 +14,7 @@ KEY = "a" * 26
 HASH = "a" * 52
 
 
-def refused(text: str) -> str:
+def assert_refused(text: str) -> str:
     with pytest.raises(BadCapabilityError) as caught:
         parse(text)
     message = str(caught.value)
@@ -78,7 +78,7 @@ def refused(text: str) -> str:
     ],
 )
 def test_faults_are_named(text: str, fault: str) -> None:
-    assert fault in refused(text)
+    assert fault in assert_refused(text)
 
 
 @given(caps, st.data())
@@ -152,4 +152,4 @@ def test_prefixes_are_promises_that_are_checked(cap: Cap) -> None:
 def test_the_same_text_in_capitals_is_refused(data: bytes) -> None:
     text = LiteralCap(data).danger_text()
     if text.upper() != text:
-        refused("URI:LIT:" + text[8:].upper())
+        assert_refused("URI:LIT:" + text[8:].upper())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,13 +173,19 @@ async def test_what_makes_no_sense_is_refused_and_does_no_harm(control, data):
 
 async def test_those_who_come_and_say_nothing_keep_nobody_out(control, autojump_clock):
     _, path = control
+    answers: list[bytes] = []
+
+    async def silent() -> None:
+        answers.append(await said(path, b"", more=True))
+
     async with trio.open_nursery() as nursery:
-        for _ in range(MAX_CLIENTS + 1):
-            nursery.start_soon(silent, path)
-
-
-async def silent(path) -> None:
-    assert b"without an end" in await said(path, b"", more=True)
+        for _ in range(MAX_CLIENTS):
+            nursery.start_soon(silent)
+        await trio.testing.wait_all_tasks_blocked()
+        answer = await said(path, request("status"))
+    assert parse_status(json.loads(answer)["status"]) == STATUS
+    assert [list(json.loads(answer)) for answer in answers] == [["error"]] * MAX_CLIENTS
+    assert all(b"without an end" in answer for answer in answers)
 
 
 async def test_a_bug_ends_the_answer_and_not_the_mount(control, caplog):

@@ -51,19 +51,22 @@ def ours_write(ours):
             ours.run("put", "--format", format, "-", name, contents=contents(format, size))
 
 
-def check_tree(web, root):
+def assert_tree_is_healthy(web, root):
     """Every share of every object is there and good."""
     for result in web.deep_check(root):
         assert result["check-results"]["results"]["healthy"], result["path"]
 
 
-def stock_reads_and_writes(web, root):
-    check_tree(web, root)
+def assert_stock_reads(web, root):
+    assert_tree_is_healthy(web, root)
     for format, size in FILES:
         assert web.get(root, f"{format}-{size}") == contents(format, size)
     for number, name in enumerate(NAMES):
         assert web.get(root, name) == b"%d" % number
     assert web.get(root, "a", "b", "c", "file") == b"deep"
+
+
+def stock_writes(web, root):
     for format, size in FILES:
         data = contents(f"stock {format}", size)
         if format in MUTABLE:
@@ -74,26 +77,29 @@ def stock_reads_and_writes(web, root):
     web.make_child_directory(root, "stock folder", "below", format="mdmf")
 
 
-def ours_reads_and_writes(ours):
-    with ours.mount("home:") as mount:
-        names = {*NAMES, "renamed by stock", "stock folder", "a"} - {"plain"}
-        assert set(os.listdir(mount.path)) == names | {f"{f}-{size}" for f, size in FILES}
-        assert (mount / "renamed by stock").read_bytes() == b"0"
-        for format, size in FILES:
-            data = contents(f"stock {format}", size)
-            assert (mount / "a" / f"{format}-{size}").read_bytes() == data
-            if format in MUTABLE:
-                path = mount / f"{format}-{size}"
-                assert path.read_bytes() == data + b"edited by stock"
-                with path.open("ab") as file:
-                    file.write(b", and by lafsfs")
-                with (mount / "a" / path.name).open("r+b") as file:
-                    file.write(b"in place")
-        (mount / "stock folder" / "below" / "file").write_bytes(b"ours")
+def assert_ours_reads(mount):
+    names = {*NAMES, "renamed by stock", "stock folder", "a"} - {"plain"}
+    assert set(os.listdir(mount.path)) == names | {f"{f}-{size}" for f, size in FILES}
+    assert (mount / "renamed by stock").read_bytes() == b"0"
+    for format, size in FILES:
+        data = contents(f"stock {format}", size)
+        assert (mount / "a" / f"{format}-{size}").read_bytes() == data
+        if format in MUTABLE:
+            assert (mount / f"{format}-{size}").read_bytes() == data + b"edited by stock"
 
 
-def stock_reads_again(web, root):
-    check_tree(web, root)
+def ours_writes_more(mount):
+    for format, size in FILES:
+        if format in MUTABLE:
+            with (mount / f"{format}-{size}").open("ab") as file:
+                file.write(b", and by lafsfs")
+            with (mount / "a" / f"{format}-{size}").open("r+b") as file:
+                file.write(b"in place")
+    (mount / "stock folder" / "below" / "file").write_bytes(b"ours")
+
+
+def assert_stock_reads_what_both_wrote(web, root):
+    assert_tree_is_healthy(web, root)
     assert web.get(root, "stock folder", "below", "file") == b"ours"
     for format, size in FILES:
         data = contents(f"stock {format}", size)
@@ -109,7 +115,10 @@ def test_by_turns(tahoe, tmp_path):
     ours_write(ours)
     root = (tmp_path / "ours" / "config" / "aliases").read_text().split(": ")[1].strip()
     with stock_over(tahoe, storage, tmp_path / "first") as web:
-        stock_reads_and_writes(web, root)
-    ours_reads_and_writes(ours)
+        assert_stock_reads(web, root)
+        stock_writes(web, root)
+    with ours.mount("home:") as mount:
+        assert_ours_reads(mount)
+        ours_writes_more(mount)
     with stock_over(tahoe, storage, tmp_path / "second") as web:
-        stock_reads_again(web, root)
+        assert_stock_reads_what_both_wrote(web, root)

@@ -104,7 +104,7 @@ def image(directory: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in ours}
 
 
-async def refused(directory: Path, why: str, key: bytes = KEY) -> None:
+async def assert_refused(directory: Path, why: str, key: bytes = KEY) -> None:
     before = image(directory)
     with pytest.raises(JournalFormatError, match=why) as caught:
         async with Journal.open(directory, key):
@@ -124,36 +124,36 @@ async def full(tmp_path) -> Path:
 
 
 async def test_another_capability_is_refused(full):
-    await refused(full, "belongs to another capability", bytes(32))
+    await assert_refused(full, "belongs to another capability", bytes(32))
 
 
 async def test_a_newer_format_is_refused(full):
     raw = bytearray((full / "journal.db").read_bytes())
     raw[60:64] = (7).to_bytes(4, "big")
     (full / "journal.db").write_bytes(raw)
-    await refused(full, "format 7, written by a newer lafsfs")
+    await assert_refused(full, "format 7, written by a newer lafsfs")
 
 
 async def test_another_programs_database_is_refused(full):
     raw = bytearray((full / "journal.db").read_bytes())
     raw[68:72] = b"\0\0\0\1"
     (full / "journal.db").write_bytes(raw)
-    await refused(full, "another program")
+    await assert_refused(full, "another program")
 
 
 async def test_something_else_is_refused(full):
     (full / "journal.db").write_bytes(b"no database at all" * 1000)
-    await refused(full, "is damaged")
+    await assert_refused(full, "is damaged")
 
 
 async def test_a_lost_or_damaged_secret_is_refused(full):
     secret = (full / "secret").read_bytes()
     (full / "secret").write_bytes(secret[:-1])
-    await refused(full, "'secret' of the journal")
+    await assert_refused(full, "'secret' of the journal")
     (full / "secret").write_bytes(bytes(32))
-    await refused(full, "its secret was exchanged")
+    await assert_refused(full, "its secret was exchanged")
     (full / "secret").unlink()
-    await refused(full, "lost its file 'secret'")
+    await assert_refused(full, "lost its file 'secret'")
     (full / "secret").write_bytes(secret)
     assert len(await rows_of(full)) == 200
 

@@ -153,7 +153,9 @@ def _write(path: Path, data: bytes, mode: str) -> None:
         file.write(data)
 
 
-def killed_and_back(grid: Grid, directory: Path, seed: int, fault: str, operations: int) -> None:
+def assert_all_is_back_after_a_kill(
+    grid: Grid, directory: Path, seed: int, fault: str, operations: int
+) -> None:
     """Work until the mount kills itself at ``fault``, mount again, and compare."""
     directory.mkdir()
     local, before = directory / "local", directory / "before"

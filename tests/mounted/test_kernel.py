@@ -11,20 +11,11 @@ import sys
 
 import pytest
 
-from tests.mounted.harness import Grid
-
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 FICLONE = 0x40049409
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
-
-
-@pytest.fixture(scope="module")
-def mount(tmp_path_factory):
-    grid = Grid.create(tmp_path_factory.mktemp("kernel") / "grid")
-    with grid.mount() as mount:
-        yield mount
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from tests.mounted.kills import killed_and_back
+from tests.mounted.kills import assert_all_is_back_after_a_kill
 
 KILLS = int(os.environ.get("LAFSFS_KILLS", "12"))
 SEED = int(os.environ.get("LAFSFS_SEED", "1"))
@@ -21,4 +21,4 @@ OPERATIONS = 60
 def test_killed_at_any_moment(grid, tmp_path, number):
     seed = (SEED << 20) + number
     fault = f"any:{random.Random(seed).randrange(1, 6 * OPERATIONS)}"
-    killed_and_back(grid, tmp_path / "work", seed, fault, OPERATIONS)
+    assert_all_is_back_after_a_kill(grid, tmp_path / "work", seed, fault, OPERATIONS)

@@ -22,9 +22,11 @@ class Customers:
         self.nursery = nursery
         self.served = []
         self.done = {}
+        self.patience = {}
 
     async def come(self, name, size):
         self.done[name] = trio.Event()
+        self.patience[name] = trio.CancelScope()
         self.nursery.start_soon(self._buy, name, size)
         await trio.testing.wait_all_tasks_blocked()
 
@@ -32,10 +34,15 @@ class Customers:
         self.done[name].set()
         await trio.testing.wait_all_tasks_blocked()
 
+    async def give_up(self, name):
+        self.patience[name].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
     async def _buy(self, name, size):
-        async with self.budget.reserved(size):
-            self.served.append(name)
-            await self.done[name].wait()
+        with self.patience[name]:
+            async with self.budget.reserved(size):
+                self.served.append(name)
+                await self.done[name].wait()
 
 
 @pytest.fixture
@@ -77,16 +84,18 @@ async def test_more_than_there_is_means_all_of_it(customers):
     await customers.go("Carol")
 
 
-async def test_who_stops_waiting_holds_nobody_up():
-    budget = Budget(10)
-    async with budget.reserved(5):
-        with trio.move_on_after(0):
-            async with budget.reserved(6):
-                pytest.fail("more than there is")
-        async with budget.reserved(5):
-            pass
-    async with budget.reserved(10):
-        pass
+async def test_who_stops_waiting_holds_nobody_up(customers):
+    await customers.come("Alice", 5)
+    await customers.come("Bob", 6)
+    await customers.come("Carol", 5)
+    assert customers.served == ["Alice"]
+    await customers.give_up("Bob")
+    assert customers.served == ["Alice", "Carol"]
+    for name in ("Alice", "Carol"):
+        await customers.go(name)
+    await customers.come("Dave", 10)
+    assert customers.served == ["Alice", "Carol", "Dave"]
+    await customers.go("Dave")
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 3 * PIECE + 7])

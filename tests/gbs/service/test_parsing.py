@@ -33,7 +33,7 @@ plain = st.recursive(
 )
 
 
-def test_write_message(shares, reads):
+def read_test_write_message(shares, reads):
     return {
         "test-write-vectors": {
             shnum: {
@@ -49,15 +49,12 @@ def test_write_message(shares, reads):
     }
 
 
-test_write_message.__test__ = False
-
-
 @given(
     st.dictionaries(shnums, vectors, max_size=4),
     st.lists(st.builds(ReadVector, uints, uints), max_size=4),
 )
 def test_test_writes_are_read_as_they_were_meant(shares, reads):
-    request = bodies.parse_test_write(cbor2.dumps(test_write_message(shares, reads)))
+    request = bodies.parse_test_write(cbor2.dumps(read_test_write_message(shares, reads)))
     assert request == bodies.TestWriteRequest(shares, tuple(reads))
 
 
@@ -77,10 +74,12 @@ def test_reasons_are_one_printable_line(reason):
 def test_the_largest_request_that_stock_sends_is_read():
     writes = tuple(WriteVector(n, b"x") for n in range(MAX_WRITES))
     shares = {0: TestWriteVectors(writes=writes)}
-    assert bodies.parse_test_write(cbor2.dumps(test_write_message(shares, ()))).vectors == shares
+    assert (
+        bodies.parse_test_write(cbor2.dumps(read_test_write_message(shares, ()))).vectors == shares
+    )
     shares[0] = TestWriteVectors(writes=(*writes, writes[0]))
     with pytest.raises(FormatError):
-        bodies.parse_test_write(cbor2.dumps(test_write_message(shares, ())))
+        bodies.parse_test_write(cbor2.dumps(read_test_write_message(shares, ())))
 
 
 @pytest.mark.parametrize("parse", PARSERS)
@@ -94,7 +93,9 @@ def test_bodies_of_another_shape_are_format_errors(parse, body):
 def test_damaged_bodies_are_read_as_something_valid_or_refused(data):
     whole = bytearray(
         cbor2.dumps(
-            test_write_message({3: TestWriteVectors((TestVector(0, 1, b""),))}, [ReadVector(1, 2)])
+            read_test_write_message(
+                {3: TestWriteVectors((TestVector(0, 1, b""),))}, [ReadVector(1, 2)]
+            )
         )
     )
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))

@@ -27,6 +27,7 @@ SHORT = 0.05  # seconds of real time; whoever is waited for here never comes
 LIMITS = Limits()
 VERSION = "/storage/v1/version"
 CHUNKED = ("Transfer-Encoding", "chunked")
+TLS_ALERT = b"\x15"  # the type of the record that says what is wrong: RFC 8446, 5.1
 
 
 @asynccontextmanager
@@ -61,12 +62,15 @@ async def test_who_never_begins_tls_is_let_go(storage, patient_clock):
         assert trio.current_time() - started == pytest.approx(LIMITS.handshake)
 
 
-async def test_who_speaks_no_tls_is_let_go(storage):
+async def test_who_speaks_no_tls_is_let_go(storage, patient_clock):
     async with limited(storage) as service:
         stream = await trio.open_tcp_stream("127.0.0.1", service.port)
+        started = trio.current_time()
         async with stream:
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await received_until_closed(stream)
+            assert (await received_until_closed(stream))[:1] in (b"", TLS_ALERT)
+        assert trio.current_time() - started < LIMITS.handshake
+        await becomes(service, "connections", 0)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET ", b"GET / HTTP/1.1\r\nHost: x\r\n"])
