@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from lafsfs.grid.api import StorageServer
     from lafsfs.vfs.api import Left
     from lafsfs.vfs.filesystem import FileSystem
-    from lafsfs.vfs.replay import Found
+    from lafsfs.vfs.recording.replay import Found
 
 log = logging.getLogger(__name__)
 

@@ -97,3 +97,17 @@ def test_twisted_stays_in_its_own_process(path: Path) -> None:
         names = {name.partition(".")[0] for name in imported_names(path)}
         assert names.isdisjoint({"foolscap", "twisted", "zope"})
         assert not any(".introducer.subscriber" in name for name in imported_names(path))
+
+
+PURE_GROUPS = {"vfs/posix": {"lafsfs.vfs.api", "lafsfs.vfs.posix"}}
+
+
+@pytest.mark.parametrize("group", PURE_GROUPS)
+def test_pure_groups_import_values_only(group: str) -> None:
+    for path in sorted((PACKAGE / group).glob("*.py")):
+        for name in imported_names(path):
+            top = name.partition(".")[0]
+            assert top not in IMPURE_MODULES, f"pure {path.name} imports {top}"
+            if name.startswith("lafsfs.vfs."):
+                allowed = tuple(PURE_GROUPS[group])
+                assert name.startswith(allowed), f"pure {path.name} imports {name}"

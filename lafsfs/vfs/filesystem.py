@@ -23,20 +23,20 @@ import trio
 
 from lafsfs.grid.asking import plain_errors
 from lafsfs.vfs.api import ROOT_INODE
-from lafsfs.vfs.attributes import Defaults
-from lafsfs.vfs.files import Files
-from lafsfs.vfs.ground import open_ground
-from lafsfs.vfs.inodes import DirectoryInode, FileInode
-from lafsfs.vfs.metadata import Metadata
-from lafsfs.vfs.namespace import Namespace
-from lafsfs.vfs.readdir import Readdir
-from lafsfs.vfs.renaming import Renaming
-from lafsfs.vfs.rootfile import RootFile
-from lafsfs.vfs.settling import bring_everything
-from lafsfs.vfs.status import state_of, status_of
-from lafsfs.vfs.tree import Tree
-from lafsfs.vfs.uploader import Uploader
-from lafsfs.vfs.watch import watch_open_files
+from lafsfs.vfs.posix.attributes import Defaults
+from lafsfs.vfs.publishing.settling import bring_everything
+from lafsfs.vfs.publishing.status import state_of, status_of
+from lafsfs.vfs.publishing.uploader import Uploader
+from lafsfs.vfs.recording.ground import open_ground
+from lafsfs.vfs.recording.rootfile import RootFile
+from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode
+from lafsfs.vfs.tree.tree import Tree
+from lafsfs.vfs.verbs.files import Files
+from lafsfs.vfs.verbs.metadata import Metadata
+from lafsfs.vfs.verbs.namespace import Namespace
+from lafsfs.vfs.verbs.readdir import Readdir
+from lafsfs.vfs.verbs.renaming import Renaming
+from lafsfs.vfs.verbs.watch import watch_open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
         Status,
         VfsSettings,
     )
-    from lafsfs.vfs.recorder import Recorder
-    from lafsfs.vfs.replay import Found
+    from lafsfs.vfs.recording.recorder import Recorder
+    from lafsfs.vfs.recording.replay import Found
 
 
 STATE: Final = b"user.lafs.state"

@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from lafsfs.immutable.source import begin_hash
 from lafsfs.journal import ContentsRef, Entry, Journal, Kind, Put
-from lafsfs.vfs.smallcontents import INLINE_LIMIT
-from lafsfs.vfs.staging import StagingArea
+from lafsfs.vfs.staging.area import StagingArea
+from lafsfs.vfs.staging.small import INLINE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

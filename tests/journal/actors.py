@@ -11,7 +11,7 @@ import trio
 
 from lafsfs.errors import JournalFullError
 from lafsfs.journal import Journal, Limits, Put
-from lafsfs.vfs.staging import StagingArea
+from lafsfs.vfs.staging.area import StagingArea
 from tests.journal.model import KEY, State, Story
 
 

@@ -19,7 +19,7 @@ import trio
 from lafsfs.grid.broker import Broker
 from lafsfs.journal.faultpoints import watch
 from lafsfs.vfs.api import RENAME_EXCHANGE, ROOT_INODE, SetAttributes
-from lafsfs.vfs.attributes import Kind
+from lafsfs.vfs.posix.attributes import Kind
 from tests.fakes import FakeServer, FakeShare
 from tests.vfs.conftest import ME, World, open_world
 

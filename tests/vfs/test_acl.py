@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lafsfs.vfs import acl
-from lafsfs.vfs.acl import Acl, Entry
 from lafsfs.vfs.api import InvalidRequestError
+from lafsfs.vfs.posix import acl
+from lafsfs.vfs.posix.acl import Acl, Entry
 
 MINIMAL = (Entry(acl.USER_OBJ, 6), Entry(acl.GROUP_OBJ, 4), Entry(acl.OTHER, 0))
 NAMED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from lafsfs.vfs.activity import HELD
+from lafsfs.vfs.publishing.activity import HELD
 from tests.vfs.conftest import open_world
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafsfs.vfs import acl, attributes, numbers
 from lafsfs.vfs.api import AttributeSpaceError, InvalidRequestError
-from lafsfs.vfs.attributes import Defaults, Facts, Kind, Posix
+from lafsfs.vfs.posix import acl, attributes, numbers
+from lafsfs.vfs.posix.attributes import Defaults, Facts, Kind, Posix
 
 FILE = Facts(digest="abcdefgh", is_directory=False, may_be_special=True)
 DIRECTORY = Facts(digest="abcdefgh", is_directory=True, may_be_special=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafsfs.vfs.extents import BasePiece, Extent, ExtentMap, Hole
+from lafsfs.vfs.staging.extents import BasePiece, Extent, ExtentMap, Hole
 
 BASE = bytes(range(1, 41))
 

@@ -9,8 +9,8 @@ import pytest
 from lafsfs.errors import StagingCorruptError
 from lafsfs.immutable.source import BytesSource
 from lafsfs.journal import Journal, Put
-from lafsfs.vfs.staged import RECORD_SIZE
-from lafsfs.vfs.staging import StagingArea
+from lafsfs.vfs.staging.area import StagingArea
+from lafsfs.vfs.staging.staged import RECORD_SIZE
 from tests.fakes import fake_grid
 from tests.vfs.conftest import WallClock, open_maker
 

@@ -19,9 +19,9 @@ from lafsfs.errors import (
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.nodes.edits import SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
-from lafsfs.vfs.awaiting import settle_name
-from lafsfs.vfs.durable import JournalRecorder
-from lafsfs.vfs.ground import journal_of
+from lafsfs.vfs.publishing.awaiting import settle_name
+from lafsfs.vfs.recording.durable import JournalRecorder
+from lafsfs.vfs.recording.ground import journal_of
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
 LARGE = bytes(range(256)) * 1000  # more than the journal keeps in its database

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lafsfs.errors import BadNameError, NameTooLongError
-from lafsfs.vfs import names
+from lafsfs.vfs.posix import names
 
 NFD = "e\u0301".encode()
 NFC = "\u00e9"

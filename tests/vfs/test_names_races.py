@@ -15,9 +15,9 @@ from lafsfs.caps import LiteralCap
 from lafsfs.errors import LafsError, NotEnoughSharesError, ServerUnavailableError
 from lafsfs.nodes.edits import Base, SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
-from lafsfs.vfs.flights import metadata_for
-from lafsfs.vfs.inodes import FileInode
-from lafsfs.vfs.recorder import MemoryRecorder
+from lafsfs.vfs.publishing.flights import metadata_for
+from lafsfs.vfs.recording.recorder import MemoryRecorder
+from lafsfs.vfs.tree.inodes import FileInode
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
 CREATE = os.O_WRONLY | os.O_CREAT

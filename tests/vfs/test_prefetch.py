@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 
 from lafsfs.caps import LiteralCap, MutableFormat
-from lafsfs.vfs.inodes import DirectoryInode
-from lafsfs.vfs.prefetch import PARALLEL, WINDOW
+from lafsfs.vfs.tree.inodes import DirectoryInode
+from lafsfs.vfs.tree.prefetch import PARALLEL, WINDOW
 from tests.vfs.conftest import ROOT, WallClock, open_maker, open_world
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lafsfs.vfs.readahead import (
+from lafsfs.vfs.verbs.readahead import (
     FIRST_WINDOW,
     MAX_WINDOW,
     SLACK,

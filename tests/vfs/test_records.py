@@ -13,8 +13,8 @@ from lafsfs.caps import DirectoryCap, MutableFormat, MutableWriteCap, UnknownCap
 from lafsfs.errors import JournalFormatError
 from lafsfs.formats.dirtable import make_entry
 from lafsfs.nodes.edits import Base
-from lafsfs.vfs.attributes import Kind, Posix
-from lafsfs.vfs.records import (
+from lafsfs.vfs.posix.attributes import Kind, Posix
+from lafsfs.vfs.recording.records import (
     CURRENT,
     NEW,
     OLDER,

@@ -19,8 +19,8 @@ from lafsfs.errors import (
 from lafsfs.formats.dirtable import make_entry, pack_table
 from lafsfs.immutable import BytesSource
 from lafsfs.nodes.edits import SetChild, Unlink
-from lafsfs.vfs import numbers
 from lafsfs.vfs.api import InvalidRequestError, SetAttributes
+from lafsfs.vfs.posix import numbers
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
 CREATE = os.O_WRONLY | os.O_CREAT

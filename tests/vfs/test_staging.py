@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lafsfs.errors import JournalFullError, LocalError, StagingCorruptError
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.journal.faultpoints import watch
-from lafsfs.vfs.smallcontents import INLINE_LIMIT
-from lafsfs.vfs.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE
-from lafsfs.vfs.staging import StagingArea
+from lafsfs.vfs.staging.area import StagingArea
+from lafsfs.vfs.staging.small import INLINE_LIMIT
+from lafsfs.vfs.staging.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE
 
 KEY = bytes(range(32))
 

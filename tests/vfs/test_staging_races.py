@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from lafsfs.journal import Journal, Put
-from lafsfs.vfs.staging import StagingArea
+from lafsfs.vfs.staging.area import StagingArea
 from tests.journal.model import KEY, copied
 
 

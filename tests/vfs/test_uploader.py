@@ -11,7 +11,7 @@ from lafsfs.caps import MutableFormat
 from lafsfs.errors import LafsError, NotHappyError
 from lafsfs.nodes.edits import SetChild
 from lafsfs.vfs.api import SetAttributes
-from lafsfs.vfs.uploader import BIG_AT_ONCE, LONGEST, OPEN_QUIET, SMALL, SMALL_AT_ONCE
+from lafsfs.vfs.publishing.uploader import BIG_AT_ONCE, LONGEST, OPEN_QUIET, SMALL, SMALL_AT_ONCE
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
 CREATE = os.O_RDWR | os.O_CREAT

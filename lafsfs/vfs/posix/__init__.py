@@ -1,0 +1,1 @@
+"""What POSIX wants of names, numbers, attributes and access lists, as values. Pure."""

@@ -1,0 +1,1 @@
+"""From here to the grid: which contents are uploaded when, and which names are published."""

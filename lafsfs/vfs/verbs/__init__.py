@@ -1,0 +1,1 @@
+"""What programs ask for: the verbs of the file system, each on top of the tree."""
