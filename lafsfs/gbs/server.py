@@ -20,7 +20,6 @@ from __future__ import annotations
 import hmac
 import logging
 import math
-from base64 import b64encode
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -28,7 +27,6 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 from cachetools import LRUCache
 
-from lafsfs.crypto import base32
 from lafsfs.errors import (
     BadWriteEnablerError,
     NoSuchShareError,
@@ -36,10 +34,10 @@ from lafsfs.errors import (
     ProtocolError,
     ServerError,
 )
-from lafsfs.gbs import messages
+from lafsfs.gbs import messages, requests
 from lafsfs.gbs.body import ConnectionLostError
 from lafsfs.gbs.client import MAX_ATTEMPTS, PATIENCE, Client, all_of, maybe_in_thread
-from lafsfs.gbs.connection import Reply, Request
+from lafsfs.gbs.connection import Reply
 from lafsfs.gbs.outcome import Outcome, plan_look
 from lafsfs.grid.api import Allocation, ShareKind, TestWriteResult
 
@@ -117,8 +115,7 @@ class GBSServer:
 
     async def version(self) -> ServerVersion:
         """See :class:`lafsfs.grid.api.StorageServer`."""
-        request = Request("GET", "/storage/v1/version", _ACCEPT)
-        reply = await self._client.ask(request, messages.MAX_VERSION_BODY)
+        reply = await self._client.ask(requests.version(), messages.MAX_VERSION_BODY)
         if reply.status != 200:
             self._client.refuse(reply, "a question for its version")
         return await self._client.parsed(reply, messages.parse_version)
@@ -127,7 +124,7 @@ class GBSServer:
 
     async def list_shares(self, kind: ShareKind, storage_index: bytes) -> frozenset[int]:
         """See :class:`lafsfs.grid.api.StorageServer`."""
-        request = Request("GET", f"{_path(kind, storage_index)}/shares", _ACCEPT)
+        request = requests.list_shares(kind, storage_index)
         reply = await self._client.ask(request, messages.MAX_SHARES_BODY)
         if reply.status == 404:
             return frozenset()
@@ -150,8 +147,7 @@ class GBSServer:
         if size <= 0:
             await trio.lowlevel.checkpoint()
             return b""
-        headers = (("Range", messages.range_header(offset, size)),)
-        request = Request("GET", f"{_path(kind, storage_index)}/{shnum}", headers)
+        request = requests.read_share(kind, storage_index, shnum, offset, size)
         reply = await self._client.ask(request, size, carries=size)
         if reply.status in (204, 404):
             return b""
@@ -202,10 +198,7 @@ class GBSServer:
         lease: LeaseSecrets,
     ) -> Allocation:
         """One allocation, as the server sees it. Without effect if repeated."""
-        secrets = (*_lease_headers(lease), _secret("upload-secret", upload_secret))
-        body = messages.pack_allocation(shnums, size)
-        path = _path(ShareKind.IMMUTABLE, storage_index)
-        request = Request("POST", path, (*_ACCEPT, _CONTENT, *secrets), body)
+        request = requests.allocate(storage_index, shnums, size, upload_secret, lease)
         reply = await self._client.ask(request, messages.MAX_SHARES_BODY)
         if reply.status == 507:
             return Allocation(frozenset(), frozenset())
@@ -250,14 +243,7 @@ class GBSServer:
     async def _patch(
         self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
     ) -> bool:
-        path = f"{_path(ShareKind.IMMUTABLE, storage_index)}/{shnum}"
-        headers = (
-            *_ACCEPT,
-            ("Content-Type", "application/octet-stream"),
-            ("Content-Range", messages.content_range_header(offset, len(data))),
-            _secret("upload-secret", upload_secret),
-        )
-        request = Request("PATCH", path, headers, data)
+        request = requests.write_share(storage_index, shnum, upload_secret, offset, data)
         try:
             reply = await self._client.ask(request, messages.MAX_WRITE_BODY, attempts=1)
             repeated = False
@@ -296,8 +282,7 @@ class GBSServer:
 
     async def _abort(self, storage_index: bytes, shnum: int, upload_secret: bytes) -> Reply:
         """An abort's reply. One that was lost on its way back is 404 when repeated."""
-        path = f"{_path(ShareKind.IMMUTABLE, storage_index)}/{shnum}/abort"
-        request = Request("PUT", path, (_secret("upload-secret", upload_secret),))
+        request = requests.abort_share(storage_index, shnum, upload_secret)
         try:
             return await self._client.ask(request, messages.MAX_ERROR_BODY, attempts=1)
         except ConnectionLostError:
@@ -344,14 +329,7 @@ class GBSServer:
     ) -> TestWriteResult:
         size = sum(len(w.data) for vector in vectors.values() for w in vector.writes)
         body = await maybe_in_thread(size, partial(messages.pack_test_write, vectors, reads))
-        headers = (
-            *_ACCEPT,
-            _CONTENT,
-            _secret("write-enabler", secrets.write_enabler),
-            *_lease_headers(secrets.lease),
-        )
-        path = f"{_path(ShareKind.MUTABLE, storage_index)}/read-test-write"
-        request = Request("POST", path, headers, body)
+        request = requests.read_test_write(storage_index, secrets, body)
         limit = messages.test_write_limit(reads)
         carries = 10 * sum(read.size for read in reads)  # more shares than that are rare
         reply = await self._client.ask(request, limit, carries=carries, attempts=attempts)
@@ -370,8 +348,7 @@ class GBSServer:
 
     async def add_lease(self, storage_index: bytes, lease: LeaseSecrets) -> None:
         """See :class:`lafsfs.grid.api.StorageServer`."""
-        path = f"/storage/v1/lease/{base32.encode(storage_index)}"
-        request = Request("PUT", path, _lease_headers(lease))
+        request = requests.add_lease(storage_index, lease)
         reply = await self._client.ask(request, messages.MAX_ERROR_BODY)
         if reply.status == 404:
             raise NoSuchShareError(f"{self.name} holds nothing under this storage index")
@@ -382,29 +359,7 @@ class GBSServer:
         self, kind: ShareKind, storage_index: bytes, shnum: int, reason: str
     ) -> None:
         """See :class:`lafsfs.grid.api.StorageServer`."""
-        path = f"{_path(kind, storage_index)}/{shnum}/corrupt"
-        request = Request("POST", path, (_CONTENT,), messages.pack_reason(reason))
+        request = requests.advise_corrupt_share(kind, storage_index, shnum, reason)
         reply = await self._client.ask(request, messages.MAX_ERROR_BODY)
         if reply.status not in (200, 204, 404):
             self._client.refuse(reply, "a complaint")
-
-
-# --- pieces of requests ---------------------------------------------------------------------------
-
-_ACCEPT = (("Accept", messages.MIME_TYPE),)
-_CONTENT = ("Content-Type", messages.MIME_TYPE)
-
-
-def _path(kind: ShareKind, storage_index: bytes) -> str:
-    return f"/storage/v1/{kind.value}/{base32.encode(storage_index)}"
-
-
-def _secret(name: str, secret: bytes) -> tuple[str, str]:
-    return ("X-Tahoe-Authorization", f"{name} {b64encode(secret).decode('ascii')}")
-
-
-def _lease_headers(lease: LeaseSecrets) -> tuple[tuple[str, str], ...]:
-    return (
-        _secret("lease-renew-secret", lease.renew),
-        _secret("lease-cancel-secret", lease.cancel),
-    )
