@@ -19,7 +19,6 @@ while the database's log is cut (:meth:`Journal.ready`), committing is held up.
 
 from __future__ import annotations
 
-import errno
 import logging
 import sqlite3
 from contextlib import asynccontextmanager, suppress
@@ -28,38 +27,31 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.crypto.hashes import derive_key
-from lafsfs.errors import (
-    HashMismatchError,
-    JournalError,
-    JournalFullError,
-    StagingCorruptError,
-)
+from lafsfs.errors import HashMismatchError, JournalError, StagingCorruptError
 from lafsfs.grid.asking import plain_errors
-from lafsfs.journal.contents import SALT_SIZE, ContentsFile
-from lafsfs.journal.database import ContentsRef, Database, checkpoint, inspect
+from lafsfs.journal.checkpoints import CommitLog
+from lafsfs.journal.contents import SALT_SIZE
+from lafsfs.journal.database import Database, inspect
 from lafsfs.journal.faultpoints import reached
+from lafsfs.journal.files import ContentsFiles
 from lafsfs.journal.limits import Limits, Room
 from lafsfs.journal.place import lock_place, sync_directory
 from lafsfs.journal.recovery import recover
+from lafsfs.journal.refusal import refused
+from lafsfs.journal.register import Register
 from lafsfs.journal.sealing import ValueSealer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from lafsfs.journal.contents import Entry
-    from lafsfs.journal.database import Put, Row
+    from lafsfs.journal.contents import ContentsFile, Entry
+    from lafsfs.journal.database import ContentsRef, Put, Row
     from lafsfs.journal.place import Place
 
 log = logging.getLogger(__name__)
 
 SYNC_AFTER: Final = 5.0  # seconds: what a power failure may cost
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-CHECKPOINT_AT: Final = 16 << 20  # bytes of SQLite's log: it is read whole when a journal is opened
-CHECKPOINT_LEAST: Final = 1 << 20  # the same, where the disk keeps little free
-MOST_LOG: Final = 4  # times as much, and committing waits for the disk
-ROW_SIZE: Final = 100  # bytes that a row takes beside its value
-PAGE: Final = 4120  # bytes of SQLite's log for a changed page
 
 
 class Journal:
@@ -82,45 +74,33 @@ class Journal:
         place = self._place
         found = recover(self._database, place, self._contents_key)
         self._rows = tuple(found.rows)
-        self._row_sizes = {row.id: len(row.value) + ROW_SIZE for row in found.rows}
         self.went_back = found.went_back  # a power failure took some of the last commits
         self._sequence = 1 + max((row.sequence for row in found.rows), default=0)
         self._next_row = 1 + max((row.id for row in found.rows), default=0)
         self._next_contents = 1 + max(found.contents_ids, default=0)
-        self._named = {  # which contents, other than none at all
-            row.id: row.contents
-            for row in found.rows
-            if row.contents is not None and row.contents.id
-        }
-        self._in_rows = {ref.id for ref in self._named.values()}  # contents that a row names
-        self._blob_sizes = found.blob_sizes
-        self._files: dict[int, ContentsFile] = {}
-        self._held: set[int] = set()  # ids of logs that somebody may write or read
+        self._register = Register(found.rows, found.blob_sizes)
+        self._files = ContentsFiles(place.contents, self._contents_key)
         self._epoch = 0
         self._armed: frozenset[int] = frozenset()  # epochs whose undoing is being recorded
         self._changes = 0  # counts what a sync is to bring to the disk
         self._synced_changes = 0
         self._syncs = self._database.marked()  # begun, ever
-        self._unsynced: set[int] = set()  # ids of logs with bytes that were not synced
         self._late_blobs: set[int] = set()  # dropped since the last sync began
         self._late_files: set[int] = set()
         self._new_names = {place.directory, place.contents}  # directories to be synced
         self._syncing = trio.Lock()
-        self._gate: trio.Event | None = None  # set when committing is possible again
+        self._commit_log = CommitLog(place, limits.margin, self._syncing)
         self._wake = trio.Event()
         self._hurry = trio.Event()
-        self._log_size = place.log_size()  # bytes of SQLite's log, about
-        self._checkpoint_at = max(CHECKPOINT_LEAST, min(CHECKPOINT_AT, limits.margin // 8))
         self.room = Room(place.directory, limits)
         self._count_room(limits)
 
     def _count_room(self, limits: Limits) -> None:
         """Of what was found."""
-        self.room.use(sum(self._blob_sizes.values()) + sum(self._row_sizes.values()))
-        for ref in self._named.values():
+        self.room.use(self._register.size)
+        for ref in self._register.refs():
             if ref.end:
-                file = self._file(ref.id)
-                file.end = file.synced = ref.end
+                self._files.restore(ref)
                 self.room.use(ref.end)
         if limits.staged is None:
             self.room.limit += self.room.used  # which the disk's free space is without
@@ -169,11 +149,12 @@ class Journal:
         return self._next_row - 1
 
     async def ready(self) -> None:
-        """Wait while committing is held up. What is committed is put together after this."""
-        while self._log_size > MOST_LOG * self._checkpoint_at:
-            await self._checkpoint_now()
-        while self._gate is not None:
-            await self._gate.wait()
+        """Wait while committing is held up. What is committed is put together after this.
+
+        Raises:
+            JournalFullError, JournalError: the disk has refused too much, and still does.
+        """
+        await self._commit_log.ready()
 
     def commit(
         self,
@@ -193,9 +174,10 @@ class Journal:
             JournalError: it refuses otherwise. Nothing is changed.
         """
         blobs = blobs or {}
-        gone, synced, is_ahead = self._changed(puts, deletes)
+        gone = self._register.let_go_by(puts, deletes)
+        synced, is_ahead = self._files.synced_of(puts)
         epochs = self._armed | {self._epoch} if is_ahead else self._armed
-        gone_blobs = [ref.id for ref in gone if not ref.end and ref.id not in self._held]
+        gone_blobs = [ref.id for ref in gone if not ref.end and ref.id not in self._register.held]
         dropped = () if epochs else gone_blobs  # going back could need them
         reached("journal.commit.before")
         try:
@@ -209,74 +191,34 @@ class Journal:
                 epochs=epochs,
             )
         except sqlite3.Error as error:
-            raise _refused(error) from None
+            raise refused(error) from None
         reached("journal.commit.after")
         self._armed = epochs
         self._sequence += len(puts)
-        self._note_sizes(puts, deletes, blobs)
-        self._note_names(puts, deletes, gone)
         if epochs:
             self._late_blobs.update(gone_blobs)
-        self._touch()
+        self._committed(puts, deletes, blobs, gone)
 
-    def _changed(
-        self, puts: Mapping[int, Put], deletes: Collection[int]
-    ) -> tuple[list[ContentsRef], dict[int, int], bool]:
-        """Contents that no row will name; how much of logs is synced, and if rows need more."""
-        named = self._named
-        gone = [named[id] for id in deletes if id in named]
-        synced: dict[int, int] = {}
-        is_ahead = False
-        for id, put in puts.items():
-            ref, before = put.contents, named.get(id)
-            if before is not None and (ref is None or ref.id != before.id):
-                gone.append(before)
-            if ref is not None and ref.end:
-                end = synced[ref.id] = self._files[ref.id].synced
-                is_ahead = is_ahead or end < ref.end
-        return gone, synced, is_ahead
-
-    def _note_sizes(
-        self, puts: Mapping[int, Put], deletes: Collection[int], blobs: Mapping[int, bytes]
+    def _committed(
+        self,
+        puts: Mapping[int, Put],
+        deletes: Collection[int],
+        blobs: Mapping[int, bytes],
+        gone: Sequence[ContentsRef],
     ) -> None:
-        sizes, grown, written = self._row_sizes, 0, 2 * PAGE
-        for id, blob in blobs.items():
-            self._blob_sizes[id] = size = len(blob)
-            grown += size
-            written += size + PAGE
-        for id, put in puts.items():
-            size = len(put.value) + ROW_SIZE
-            grown += size - sizes.get(id, 0)
-            written += PAGE
-            sizes[id] = size
-        for id in deletes:
-            grown -= sizes.pop(id, 0)
-            written += PAGE
-        self._log_size += written
-        self.room.use(grown)
-
-    def _note_names(
-        self, puts: Mapping[int, Put], deletes: Collection[int], gone: Sequence[ContentsRef]
-    ) -> None:
-        for id in deletes:
-            self._named.pop(id, None)
+        self.room.use(self._register.committed(puts, deletes, blobs, gone))
         for ref in gone:
-            self._in_rows.discard(ref.id)
-        for id, put in puts.items():
-            if put.contents is None or not put.contents.id:
-                self._named.pop(id, None)
-            else:
-                self._named[id] = put.contents
-                self._in_rows.add(put.contents.id)
-        for ref in gone:
-            if ref.id not in self._held:
+            if ref.id not in self._register.held:
                 self._drop(ref.id)
+        written = sum(len(blob) for blob in blobs.values())
+        self._commit_log.grow(len(puts) + len(deletes) + len(blobs), written)
+        self._touch()
 
     def _touch(self) -> None:
         self._changes += 1
         if not self._wake.is_set():
             self._wake.set()
-        if self._log_size > self._checkpoint_at or (self._late_files and self.room.is_scarce):
+        if self._commit_log.is_long or (self._late_files and self.room.is_scarce):
             self._hurry.set()
 
     # --- contents ---------------------------------------------------------------------------------
@@ -301,18 +243,18 @@ class Journal:
 
     def hold(self, id: int) -> ContentsFile:
         """The log of that id, new or named by a row; it stays until :meth:`let_go`."""
-        self._held.add(id)
-        return self._file(id)
+        self._register.held.add(id)
+        return self._files.file(id)
 
     def hold_blob(self, id: int) -> None:
         """Have a blob that a row names stay until :meth:`let_go`."""
-        self._held.add(id)
+        self._register.held.add(id)
 
     def let_go(self, id: int) -> None:
         """Nobody writes or reads these contents any more; they go once no row names them."""
-        self._held.discard(id)
-        if id not in self._in_rows:
-            if id in self._blob_sizes:
+        self._register.held.discard(id)
+        if not self._register.is_wanted(id):
+            if self._register.is_blob(id):
                 self._late_blobs.add(id)
             self._drop(id)
 
@@ -330,32 +272,18 @@ class Journal:
             JournalFullError: the disk is full. The log is as it was.
             JournalError: it refuses otherwise. The log is as it was.
         """
-        is_new = file.end == SALT_SIZE
-        if is_new:
+        if file.end == SALT_SIZE:
             self._new_names.add(self._place.contents)
-        try:
-            positions = await trio.to_thread.run_sync(_append, file, entries, beside)
-        except OSError as error:
-            raise _refused(error) from None
-        grown = sum(entry.size for entry in entries)
-        file.end += grown
-        self._unsynced.add(file.number)  # not before: a sync that began meanwhile did not see it
-        self.room.use(grown + is_new * SALT_SIZE)
+        positions, grown = await self._files.append(file, entries, beside)
+        self.room.use(grown)
         return positions
-
-    def _file(self, id: int) -> ContentsFile:
-        file = self._files.get(id)
-        if file is None:
-            path = self._place.contents / str(id)
-            file = self._files[id] = ContentsFile(path, self._contents_key, id)
-        return file
 
     def _drop(self, id: int) -> None:
         """See to contents that are neither held nor named by a row any more."""
         if id in self._files:
             self._late_files.add(id)
         else:
-            self.room.use(-self._blob_sizes.pop(id, 0))
+            self.room.use(-self._register.forget_blob(id))
         self._touch()
 
     # --- to the disk ------------------------------------------------------------------------------
@@ -376,22 +304,21 @@ class Journal:
         """Contents, then the log of the database, then what had to wait for both."""
         changes, epoch = self._changes, self._epoch
         self._epoch += 1
-        files = [self._files[id] for id in self._unsynced & self._in_rows]
+        files = self._files.take_unsynced(self._register.named)
         ends = {file.number: file.end for file in files}
         names, self._new_names = self._new_names, set()
         blobs, self._late_blobs = self._late_blobs, set()
         logs, self._late_files = self._late_files, set()
-        self._unsynced -= self._in_rows
         self._syncs += 1
         try:
             self._database.mark(self._syncs)
             await trio.to_thread.run_sync(self._sync_now, files, names, self._syncs)
         except (OSError, sqlite3.Error) as error:
-            self._unsynced |= set(ends)
+            self._files.unsynced.update(ends)
             self._new_names |= names
             self._late_blobs |= blobs
             self._late_files |= logs
-            raise _refused(error) from None
+            raise refused(error) from None
         self._synced_changes = changes
         await self._after_sync(epoch, ends, blobs, logs)
 
@@ -411,8 +338,7 @@ class Journal:
     async def _after_sync(
         self, epoch: int, ends: Mapping[int, int], blobs: set[int], logs: Collection[int]
     ) -> None:
-        for id, end in ends.items():
-            self._files[id].synced = max(self._files[id].synced, end)
+        self._files.note_synced(ends)
         done = {armed for armed in self._armed if armed <= epoch}
         if done or blobs:
             try:
@@ -420,21 +346,13 @@ class Journal:
             except sqlite3.Error as error:
                 self._late_blobs |= blobs
                 self._late_files |= set(logs)
-                raise _refused(error) from None
+                raise refused(error) from None
         self._armed -= done
         reached("journal.sync.after")
-        paths = [self._forget_file(id) for id in logs if not self._is_wanted(id)]
+        paths, size = self._files.forget([id for id in logs if not self._register.is_wanted(id)])
+        self.room.use(-size)
         if paths:
             await trio.to_thread.run_sync(_delete, paths)
-
-    def _is_wanted(self, id: int) -> bool:
-        return id in self._held or id in self._in_rows
-
-    def _forget_file(self, id: int) -> Path:
-        file = self._files.pop(id)
-        if file.end > SALT_SIZE:
-            self.room.use(-file.end)
-        return file.path
 
     async def _keep_synced(self) -> None:
         while True:
@@ -445,30 +363,11 @@ class Journal:
             self._hurry = trio.Event()
             try:
                 await self.sync()
-                if self._log_size > self._checkpoint_at:
-                    await self._checkpoint_now()
+                if self._commit_log.is_long:
+                    await self._commit_log.empty()
             except JournalError as error:
                 log.warning("the journal is not on the disk: %s", error)
                 self._wake.set()
-
-    async def _checkpoint_now(self) -> None:
-        """Empty SQLite's log: first what can be done beside commits, then the rest without them."""
-        async with self._syncing:
-            await self._checkpoint("PASSIVE")
-            gate = self._gate = trio.Event()
-            try:
-                await self._checkpoint("TRUNCATE")
-                self._log_size = 0
-            finally:
-                self._gate = None
-                gate.set()
-
-    async def _checkpoint(self, mode: str) -> None:
-        try:
-            await trio.to_thread.run_sync(checkpoint, self._place.database, mode)
-        except sqlite3.Error as error:
-            raise _refused(error) from None
-        reached(f"journal.checkpoint.{mode.lower()}")
 
     async def _close(self) -> None:
         try:
@@ -485,16 +384,7 @@ def _opened(kind: type[Journal], place: Place, key: bytes, limits: Limits) -> Jo
     try:
         return kind(place, place.key(key), limits)
     except (OSError, sqlite3.Error) as error:
-        raise _refused(error) from None
-
-
-def _append(
-    file: ContentsFile, entries: Sequence[Entry], beside: Callable[[], None] | None
-) -> list[int]:
-    positions = file.append(entries)
-    if beside is not None:
-        beside()
-    return positions
+        raise refused(error) from None
 
 
 def _delete(paths: Sequence[Path]) -> None:
@@ -502,13 +392,3 @@ def _delete(paths: Sequence[Path]) -> None:
         with suppress(FileNotFoundError):
             path.unlink()
         reached("journal.contents.deleted")
-
-
-def _refused(error: OSError | sqlite3.Error) -> JournalError:
-    """Why the disk did not take something, in our words."""
-    if isinstance(error, OSError):
-        is_full, why = error.errno in _FULL, error.strerror
-    else:
-        is_full, why = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL, str(error)
-    kind = JournalFullError if is_full else JournalError
-    return kind(f"the journal cannot be written: {why}")
