@@ -24,8 +24,9 @@ import trio
 from lafsfs.grid.asking import plain_errors
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.posix.attributes import Defaults
-from lafsfs.vfs.publishing.settling import bring_everything
-from lafsfs.vfs.publishing.status import state_of, status_of
+from lafsfs.vfs.publishing.backoff import back_off
+from lafsfs.vfs.publishing.reporting import state_of, status_of
+from lafsfs.vfs.publishing.settling import settle_everything
 from lafsfs.vfs.publishing.uploader import Uploader
 from lafsfs.vfs.recording.ground import open_ground
 from lafsfs.vfs.recording.rootfile import RootFile
@@ -301,12 +302,10 @@ class FileSystem:
         What changes meanwhile is not waited for.
         """
         settings = self._tree.settings
-        wait = settings.retry_first
         for attempt in range(ATTEMPTS):
             if attempt:
-                await trio.sleep(wait)
-                wait = min(2 * wait, settings.retry_most)
-            errors = await bring_everything(self._tree, self._uploader)
+                await trio.sleep(back_off(attempt, settings.retry_first, settings.retry_most))
+            errors = await settle_everything(self._tree, self._uploader)
             if not errors:
                 break
         return errors

@@ -19,7 +19,7 @@ from lafsfs.errors import (
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.nodes.edits import SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
-from lafsfs.vfs.publishing.awaiting import settle_name
+from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.recording.durable import JournalRecorder
 from lafsfs.vfs.recording.ground import journal_of
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world

@@ -16,6 +16,7 @@ from lafsfs.errors import LafsError, NotEnoughSharesError, ServerUnavailableErro
 from lafsfs.nodes.edits import Base, SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
 from lafsfs.vfs.publishing.flights import metadata_for
+from lafsfs.vfs.publishing.settling import settle_names
 from lafsfs.vfs.recording.recorder import MemoryRecorder
 from lafsfs.vfs.tree.inodes import FileInode
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
@@ -96,7 +97,7 @@ async def test_verbs_do_not_wait_for_a_grid_that_hangs(calm, servers):
     hang(servers)
     async with trio.open_nursery() as nursery:
         await calm.fs.setattr(ino, SetAttributes(mode=0o600), ME)
-        nursery.start_soon(calm.tree.settle_all)  # which hangs, with d in flight
+        nursery.start_soon(settle_names, calm.tree.outgoing)  # which hangs, with d in flight
         await blocked()
         await calm.mkdir("d/new")
         await calm.mkdir("d/new/newer")
@@ -172,7 +173,7 @@ async def during_publish(world, servers, outcome, change) -> None:
     """Have ``change`` happen while what is pending is on its way, and then everything settled."""
     hang(servers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.tree.settle_all)
+        nursery.start_soon(settle_names, world.tree.outgoing)
         await blocked()
         await change()
         if outcome == "fails":
@@ -302,7 +303,7 @@ async def test_what_is_replaced_has_its_new_name_first(calm, servers):
 
     for server in servers:
         server.before_call = fail
-    assert await calm.tree.settle_all()
+    assert await settle_names(calm.tree.outgoing)
     for server in servers:
         server.before_call, server.refuse = None, set()
     assert await contents(calm) == UNCHANGED
@@ -373,7 +374,7 @@ async def test_a_rewritten_file_is_renamed_in_one_publish(calm, servers):
     await calm.fs.write(opened.handle, 0, b"again")
     await calm.rename("d/f", "d/renamed")
     inode.writers -= 1  # closed, but not brought to the grid yet
-    await calm.tree.settle_all()
+    await settle_names(calm.tree.outgoing)
     assert await contents(calm) == UNCHANGED
     inode.writers += 1
     await calm.flush(opened.handle)

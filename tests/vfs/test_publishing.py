@@ -10,6 +10,7 @@ import trio.testing
 
 from lafsfs.errors import GridError, LafsError
 from lafsfs.vfs.api import SetAttributes
+from lafsfs.vfs.publishing.settling import settle_names
 from tests.vfs.conftest import ME, ROOT, eventually, open_world
 
 CREATE = os.O_WRONLY | os.O_CREAT
@@ -184,7 +185,7 @@ async def test_what_cannot_be_published_is_kept_with_the_reason(world, servers):
     await world.mkdir("new")
     root = world.tree.directory_inode(ROOT).directory
     for _ in range(2):
-        assert await world.tree.settle_all()
+        assert await settle_names(world.tree.outgoing)
     assert sorted(b.name for b in root.dirty if b.error) == ["l"]  # the others wait for it
     assert sorted(await world.listdir()) == [b"d", b"l", b"new"]
     assert (await world.path("d/f")).mode & 0o777 == 0o600
@@ -221,7 +222,7 @@ async def test_across_directories_the_new_name_is_linked_first(world, servers):
     for server in servers:
         server.before_call = fail
     await world.rename("f", "d/f")
-    assert await world.tree.settle_all()
+    assert await settle_names(world.tree.outgoing)
     for server in servers:
         server.before_call, server.refuse = None, set()
     assert await world.listdir() == [b"d"]

@@ -35,6 +35,7 @@ import trio
 from lafsfs.errors import LafsError, LocalError
 from lafsfs.journal.faultpoints import reached
 from lafsfs.vfs.api import UnexpectedError
+from lafsfs.vfs.publishing.backoff import back_off
 from lafsfs.vfs.publishing.flights import Flight, edit_for, settle
 from lafsfs.vfs.publishing.removals import Removals
 
@@ -243,8 +244,8 @@ class Publisher:
             self._failures = 0
             self._due = trio.current_time() + outgoing.quiet
             return
-        wait = min(outgoing.retry_most, outgoing.retry_first * 2.0 ** min(self._failures, 30))
         self._failures += 1
+        wait = back_off(self._failures, outgoing.retry_first, outgoing.retry_most)
         self._due = trio.current_time() + wait
         log.warning("directory %s is not published: %s", self._directory.node.cap.digest, error)
 

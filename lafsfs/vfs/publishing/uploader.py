@@ -35,7 +35,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -43,14 +42,15 @@ import trio
 
 from lafsfs.errors import GridError, LafsError, ServerError
 from lafsfs.vfs.api import UnexpectedError
-from lafsfs.vfs.publishing.pending import shown_path
+from lafsfs.vfs.publishing.backoff import back_off
+from lafsfs.vfs.publishing.rate import Rate
 from lafsfs.vfs.publishing.storing import store
 from lafsfs.vfs.tree.inodes import FileInode
+from lafsfs.vfs.tree.paths import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lafsfs.vfs.api import VfsSettings
     from lafsfs.vfs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,6 @@ BUSY_AT_ONCE: Final = 2  # of each kind, while programs are busy
 LONGEST: Final = 60.0  # seconds of being changed all the time
 OPEN_QUIET: Final = 10.0  # seconds; a program that has fsynced a file is likely to go on with it
 LONGEST_OPEN: Final = 600.0  # seconds; a log that is never flushed, or a very long copy
-RATE_WINDOW: Final = 10.0  # seconds over which the rate is taken
 FIRST: Final = float("-inf")  # due before everything that has a time
 
 
@@ -85,7 +84,6 @@ class Queued:
     covers: int = -1  # how many the upload under way will bring
     failures: int = 0
     error: LafsError | None = None
-    failing_since: float = 0.0
     not_before: float = FIRST
     attempted: trio.Event = field(default_factory=trio.Event)  # the next attempt is over
 
@@ -108,6 +106,7 @@ class Uploader:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self.rate = Rate()
         self._queue: dict[FileInode, Queued] = {}
         self._heap: list[tuple[float, int, int, Queued]] = []
         self._small = _Lane(SMALL_AT_ONCE)
@@ -118,7 +117,6 @@ class Uploader:
         self._woken = trio.Event()
         self._failures = 0  # of the grid, in a row
         self._resting_until = FIRST
-        self._placed: deque[tuple[float, int]] = deque()
 
     # for whoever has changed something
 
@@ -209,17 +207,6 @@ class Uploader:
     def get(self, inode: FileInode) -> Queued | None:
         """What is known of a file on its way."""
         return self._queue.get(inode)
-
-    @property
-    def rate(self) -> float:
-        """Bytes placed on servers in a second, of late."""
-        now = trio.current_time()
-        while self._placed and self._placed[0][0] < now - RATE_WINDOW:
-            self._placed.popleft()
-        if not self._placed:
-            return 0.0
-        seconds = max(1.0, now - self._placed[0][0])
-        return sum(size for _, size in self._placed) / seconds
 
     # the task
 
@@ -368,7 +355,7 @@ class Uploader:
     def _note(self, queued: Queued, size: int) -> None:
         """So many bytes of an upload are placed."""
         self._tree.area.journal.room.progress()
-        self._placed.append((trio.current_time(), max(0, size - queued.placed)))
+        self.rate.note(max(0, size - queued.placed))
         queued.placed = size
 
     def _succeeded(self, queued: Queued, began: float) -> None:
@@ -382,15 +369,14 @@ class Uploader:
 
     def _failed(self, queued: Queued, error: LafsError) -> None:
         now, settings = trio.current_time(), self._tree.settings
-        if not queued.failures:
-            queued.failing_since = now
+        first, most = settings.retry_first, settings.retry_most
         queued.failures += 1
         queued.error = error
         queued.inode.is_retrying = True
-        queued.not_before = now + _back_off(settings, queued.failures)
+        queued.not_before = now + back_off(queued.failures, first, most)
         if isinstance(error, GridError | ServerError):
             self._failures += 1
-            self._resting_until = now + _back_off(settings, self._failures)
+            self._resting_until = now + back_off(self._failures, first, most)
         log.warning("%s is not on the grid: %s", shown_path(queued.inode), error)
 
     def _ended(self, queued: Queued) -> None:
@@ -401,8 +387,3 @@ class Uploader:
         attempted.set()
         self._tree.table.drop_if_idle(queued.inode)
         self._wake()
-
-
-def _back_off(settings: VfsSettings, failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    return min(settings.retry_most, settings.retry_first * 2.0 ** min(failures - 1, 30))

@@ -25,7 +25,6 @@ from weakref import WeakValueDictionary
 
 from lafsfs.caps import CHKCap, DirectoryCap, LiteralCap, UnknownCap
 from lafsfs.errors import (
-    LafsError,
     NoSuchChildError,
     NotADirectoryNodeError,
     ReadOnlyCapabilityError,
@@ -34,8 +33,8 @@ from lafsfs.vfs.api import ROOT_INODE, Changed
 from lafsfs.vfs.posix.attributes import Defaults, Posix, clamped, raw_name_of
 from lafsfs.vfs.posix.names import local_name, stored_name
 from lafsfs.vfs.publishing.activity import Activity
-from lafsfs.vfs.publishing.awaiting import settle_all, settle_name
 from lafsfs.vfs.publishing.publisher import Outgoing
+from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.tree.arrivals import Arrivals, cap_of, posix_of
 from lafsfs.vfs.tree.bindings import Binding, Edge
 from lafsfs.vfs.tree.directories import Directory
@@ -245,10 +244,6 @@ class Tree:
         """
         for edge in tuple(inode.edges):
             await settle_name(edge.binding)
-
-    async def settle_all(self) -> dict[Directory, LafsError]:
-        """Bring to the grid what can be brought there; what stood in the way, by directory."""
-        return await settle_all(self.outgoing)
 
     async def refresh(self, inode: Inode) -> None:
         """Let an inode follow what others did, as fresh as the settings want it."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import heapq
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from lafsfs.vfs.api import MAX_NAMED, PendingFile, ServerState, State, Status
-from lafsfs.vfs.publishing.pending import (
-    has_pending_names,
-    name_of,
-    pending_inodes,
-    pending_removals,
-    removed_path,
-    shown_path,
-)
+from lafsfs.vfs.publishing.pending import has_pending_names, pending_inodes, pending_removals
 from lafsfs.vfs.tree.inodes import FileInode
+from lafsfs.vfs.tree.paths import removed_path, shown_path
 
 if TYPE_CHECKING:
+    from lafsfs.errors import LafsError
     from lafsfs.grid.broker import Broker
     from lafsfs.vfs.publishing.uploader import Queued, Uploader
     from lafsfs.vfs.tree.bindings import Binding
@@ -28,6 +24,15 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 500  # inodes looked at before other tasks get their turn, about a millisecond
 ON_THE_GRID: Final = "on the grid"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingName:
+    """What is known of a name that the grid does not have as it is. ``since``: Unix time."""
+
+    is_publishing: bool
+    since: float
+    error: LafsError | None = None
 
 
 async def status_of(tree: Tree, uploader: Uploader, broker: Broker) -> Status:
@@ -55,7 +60,7 @@ async def status_of(tree: Tree, uploader: Uploader, broker: Broker) -> Status:
         failed=failed + sum(removal.state is State.FAILED for removal in removals),
         size=size,
         done=done,
-        rate=uploader.rate,
+        rate=uploader.rate.per_second,
         settled=min(
             (*(since for _, since, *_ in ages), *(removal.since for removal in removals)),
             default=now,
@@ -123,3 +128,16 @@ def state_of(inode: Inode, uploader: Uploader) -> str:
         return ON_THE_GRID
     state = _state_of(inode, uploader.get(inode) if isinstance(inode, FileInode) else None)
     return {State.PUBLISHING: State.UPLOADING, State.FAILED: State.ACCEPTED}.get(state, state).value
+
+
+def name_of(inode: Inode) -> PendingName:
+    """What is known of the names of ``inode``, which has one that is pending."""
+    bindings = [edge.binding for edge in inode.edges]
+    errors = [one.error for one in bindings]
+    if inode.below is not None and inode.below.node.is_new:  # it can only be named when it is made
+        errors.append(inode.below.publisher.error)
+    return PendingName(
+        is_publishing=any(binding.in_flight is not None for binding in bindings),
+        since=inode.posix.ctime / 1e9,
+        error=next((error for error in errors if error is not None), None),
+    )
