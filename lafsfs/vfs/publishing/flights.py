@@ -100,7 +100,7 @@ def _landed(flight: Flight, child: Child | None) -> None:
     binding.base = Base.ABSENT if child is None else child.cap
     binding.entry = None if child is None else child.entry
     binding.maybe = ()
-    binding.left = tuple(edge.inode for edge, _ in flight.told if edge not in binding.edges)
+    binding.leaves(edge.inode for edge, _ in flight.told if edge not in binding.edges)
     for edge, version in flight.told:
         if edge in binding.edges:
             edge.published, edge.origin = version, None
@@ -128,13 +128,13 @@ def _move_aside(flight: Flight, name: str, listing: Listing) -> None:
     if aside.is_removal:
         child = listing[name]
         aside.base, aside.entry, aside.maybe = child.cap, child.entry, ()
-        aside.left = tuple(edge.inode for edge, _ in flight.told)
+        aside.leaves(edge.inode for edge, _ in flight.told)
         for edge, version in flight.told:
             if edge in binding.edges:
                 edge.leave()
                 edge.enter(edge.parent, name)
                 edge.published, edge.origin = version, None
-                aside.left = ()
+                aside.leaves(())
         directory.note(aside)
     if binding.is_removal:
         directory.drop(binding)

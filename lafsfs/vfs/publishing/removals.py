@@ -193,4 +193,5 @@ def _keep(binding: Binding, inode: DirectoryInode) -> None:
     if binding.is_removal:
         binding.directory.drop(binding)
     else:  # what took its place becomes a conflicting copy
-        binding.base, binding.entry, binding.maybe, binding.left = Base.ABSENT, None, (), ()
+        binding.base, binding.entry, binding.maybe = Base.ABSENT, None, ()
+        binding.leaves(())

@@ -174,7 +174,7 @@ class _Replay:
             self._attach(row, record, binding)
         for (_, record), binding in zip(names, bindings, strict=True):
             found = (self._inodes.get(number) for number in record.left)
-            binding.left = tuple(inode for inode in found if inode is not None)
+            binding.leaves(inode for inode in found if inode is not None)
         for _, one in self._rows.values():
             inode = self._inodes[one.number]
             if one.what is What.REMOVED and isinstance(inode, DirectoryInode):

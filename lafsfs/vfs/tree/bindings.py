@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Protocol
 from lafsfs.nodes.edits import Base, is_base
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lafsfs.errors import LafsError
     from lafsfs.formats.dirtable import Entry
@@ -145,6 +145,18 @@ class Binding:
                     ahead.append(edge.binding)
         return False
 
+    def leaves(self, inodes: Iterable[Inode]) -> None:
+        """Take note of what the grid may still have under the name, in place of what it had."""
+        self.left = tuple(inodes)
+        for inode in self.left:
+            if inode.below is not None:
+                inode.below.left_at[self] = None
+
+    def has_left(self, directory: Directory) -> bool:
+        """Whether the grid may still have ``directory`` under the name, where it is not wanted."""
+        in_use = self.directory.names.get(self.name) is self
+        return in_use and any(inode.below is directory for inode in self.left)
+
     def keep(self) -> bool:
         """Whether it is linked again, since somebody removed a directory that we put things into.
 
@@ -226,7 +238,7 @@ class Edge:
         binding = self.binding
         self._detach()
         if not self.is_new or binding.in_flight is not None or binding.maybe:
-            binding.left = (*binding.left, self.inode)
+            binding.leaves((*binding.left, self.inode))
         binding.directory.note(binding)
 
     def enter(self, parent: DirectoryInode, name: str) -> None:

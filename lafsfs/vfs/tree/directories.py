@@ -58,6 +58,7 @@ class Directory:
         self.inodes: dict[int, DirectoryInode] = {}  # by number: one for each path in use
         self.dirty: dict[Binding, None] = {}  # those that are pending, in the order they became so
         self.is_removed = False  # we took away its name, and nothing is to be published
+        self.left_at: dict[Binding, None] = {}  # where the grid has, or had, it as what was left
         self._outgoing = outgoing
         self.is_doubtful = False  # a publish failed: what the grid has must be looked at
         self.changed = 0  # ns: when we last changed a name here, 0 for never
@@ -138,12 +139,14 @@ class Directory:
             self.publisher.kick()
 
     def abandon(self) -> None:
-        """It is not on the grid any more: what was pending in it is over."""
-        if self.is_removed:
-            for below in self.removed_below():
-                below.abandon()
+        """One name that it had is gone: with the last one, what was pending in it is over."""
+        self.left_at = {one: None for one in self.left_at if one.has_left(self)}
+        if self.is_removed and not self.left_at:
+            below = self.removed_below()
             for binding in tuple(self.dirty):
                 self.drop(binding)
+            for directory in below:
+                directory.abandon()
 
     def removed_below(self) -> list[Directory]:
         """Directories that were removed from it, which the grid may still have in it."""
