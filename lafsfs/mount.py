@@ -10,8 +10,8 @@ but defaults:
 
 - One storage directory is 1-of-1; ``m`` servers are ``ceil(m/2)``-of-``m``, happy when ``k``
   servers took a share. Grids of ten and more that others offer are 3-of-10, as everybody does it.
-- The client's two secrets are made at first use and kept 0600 in the configuration's ``private/``,
-  under the names and in the form that Tahoe-LAFS uses. A Tahoe node's are read, never made.
+- The client's two secrets are in the configuration's ``private/`` and made at first use. A Tahoe
+  node's are read, never made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets as random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,13 +31,7 @@ from lafsfs.cache.places import PlaceMemory
 from lafsfs.cache.segments import SegmentCache
 from lafsfs.caps import DirectoryCap, MutableFormat
 from lafsfs.control.server import open_control
-from lafsfs.crypto import base32
-from lafsfs.errors import (
-    ConfigError,
-    FormatError,
-    NotADirectoryNodeError,
-    UsageError,
-)
+from lafsfs.errors import ConfigError, NotADirectoryNodeError
 from lafsfs.fuse.arenas import tune_malloc
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
@@ -51,7 +44,7 @@ from lafsfs.gbs.discovery.subscription import can_subscribe, introduce, keep_sub
 from lafsfs.grid.encoding import Encoding
 from lafsfs.grid.known import open_directories
 from lafsfs.grid.local import LocalServer
-from lafsfs.grid.secrets import ClientSecrets
+from lafsfs.grid.private import load_secrets, make_private
 from lafsfs.mutable.contents import ContentsCache
 from lafsfs.mutable.keypool import KeyPool
 from lafsfs.nodes.maker import Grid, NodeMaker
@@ -63,15 +56,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lafsfs.caps import Cap
+    from lafsfs.fuse.options import MountOptions
     from lafsfs.gbs.discovery.node_dir import NodeDirectory
     from lafsfs.grid.api import StorageServer
-    from lafsfs.vfs.api import Left
+    from lafsfs.grid.secrets import ClientSecrets
+    from lafsfs.vfs.api import Changed, Left
     from lafsfs.vfs.filesystem import FileSystem
     from lafsfs.vfs.recording.replay import Found
 
 log = logging.getLogger(__name__)
 
-SECRET_SIZE = 32  # bytes
 COMMON = Encoding(3, 7, 10)  # what stock Tahoe-LAFS does unless it is told otherwise
 MEMORY_CACHE_SIZE = 64 << 20  # bytes: a few dozen files being read at once, read-ahead included
 DISK_CACHE_SIZE = 1 << 30  # bytes, where shares come over a network
@@ -125,100 +119,6 @@ class Settings:
     journal_limit: int | None = None
 
 
-# Options of mount(8) that the kernel or fusermount3 understands, and those that only concern who
-# mounts and when.
-_KERNEL_OPTIONS = """
-    suid nosuid dev nodev exec noexec atime noatime async dirsync
-"""
-_IGNORED_OPTIONS = """
-    rw defaults auto noauto user nouser users owner group nofail _netdev relatime norelatime
-    diratime nodiratime strictatime lazytime
-"""
-KERNEL_OPTIONS = frozenset(_KERNEL_OPTIONS.split())
-IGNORED_OPTIONS = frozenset(_IGNORED_OPTIONS.split())
-
-
-@dataclass(frozen=True, slots=True)
-class MountOptions:
-    """What ``-o`` says.
-
-    ``uid``, ``gid`` and ``umask`` are shown instead of what is stored of every file. ``kernel`` is
-    for the mount itself. ``deadline``: seconds until a request that only reads fails. ``refresh``:
-    seconds after which what others may have changed is looked at again. ``sync``: whether closing
-    a file and changing a name wait for the grid (the kernel is not told, or every single write
-    would). ``quiet``: seconds that what was written waits
-    before it goes there.
-    """
-
-    read_only: bool = False
-    allow_other: bool = False
-    uid: int | None = None
-    gid: int | None = None
-    umask: int | None = None
-    deadline: float = 60.0
-    refresh: float = 2.0
-    sync: bool = False
-    quiet: float = 1.0
-    kernel: frozenset[str] = field(default_factory=frozenset)
-
-    @classmethod
-    def parse(cls, text: str) -> MountOptions:
-        """Understand a comma-separated list, as mount(8) and fstab write it.
-
-        Raises:
-            UsageError: an option that does not exist, or a number that is none.
-        """
-        values: dict[str, object] = {}
-        kernel: set[str] = set()
-        for option in filter(None, text.split(",")):
-            name, _, value = option.partition("=")
-            if name in ("uid", "gid", "umask"):
-                values[name] = _number(name, value, 8 if name == "umask" else 10)
-            elif name in ("deadline", "refresh", "quiet"):
-                values[name] = _seconds(name, value)
-            elif option == "sync":
-                values["sync"] = True
-            elif option == "ro":
-                values["read_only"] = True
-            elif option == "allow_other":
-                values["allow_other"] = True
-            elif option in KERNEL_OPTIONS:
-                kernel.add(option)
-            elif option not in IGNORED_OPTIONS and not name.startswith(("x-", "comment")):
-                raise UsageError(f"there is no mount option {name!r}")
-        return cls(kernel=frozenset(kernel), **values)  # type: ignore[arg-type]
-
-    def for_fuse(self) -> frozenset[str]:
-        """The options that libfuse is to mount with."""
-        chosen = {"default_permissions", "fsname=lafsfs", "subtype=lafsfs", *self.kernel}
-        if self.read_only:
-            chosen.add("ro")
-        if self.allow_other:
-            chosen.add("allow_other")
-        return frozenset(chosen)
-
-
-def _number(name: str, value: str, base: int) -> int:
-    try:
-        number = int(value, base)
-    except ValueError:
-        number = -1
-    if not 0 <= number < (0o1000 if base == 8 else 2**32 - 1):
-        raise UsageError(f"mount option {name} needs a number" + " in octal" * (base == 8))
-    return number
-
-
-def _seconds(name: str, value: str) -> float:
-    """Seconds, with or without a fraction. A deadline of none at all would fail everything."""
-    whole, _, fraction = value.partition(".")
-    if not whole.isdecimal() or not whole.isascii() or not (fraction or "0").isdecimal():
-        raise UsageError(f"mount option {name} needs a number of seconds")
-    seconds = float(value)
-    if seconds > 86400 or (name == "deadline" and seconds < 1):
-        raise UsageError(f"mount option {name}: {value} seconds make no sense")
-    return seconds
-
-
 # --- the grid -------------------------------------------------------------------------------------
 
 
@@ -262,7 +162,7 @@ async def open_servers(settings: Settings) -> AsyncIterator[Roster]:
     """
     config = settings.config_directory
     if settings.storage:
-        await trio.to_thread.run_sync(_make_private, config)
+        await trio.to_thread.run_sync(make_private, config)
     async with open_directories(settings.storage, config / "storage.json") as local:
         await introduce(settings.sources.introducers)
         async with Roster.open(settings.sources, local, config / "servers.json") as roster:
@@ -333,43 +233,6 @@ async def open_caches(
         yield await stack.enter_async_context(SegmentCache.open(settings.memory, disk)), places
 
 
-def load_secrets(directory: Path) -> ClientSecrets:
-    """The client's secrets, made at first use. For a worker thread.
-
-    Raises:
-        ConfigError: the directory or a file in it is unreadable or holds no secret.
-    """
-    _make_private(directory.parent)
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        return ClientSecrets(
-            lease_secret=_load_secret(directory / "secret"),
-            convergence_secret=_load_secret(directory / "convergence"),
-        )
-    except OSError as error:
-        raise ConfigError(f"{error.filename or directory}: {error.strerror}") from None
-
-
-def _load_secret(path: Path) -> bytes:
-    """One secret. Two processes that start at once agree on it: the first link wins."""
-    if not path.exists():
-        draft = path.with_name(f".{path.name}.{random.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(base32.encode(random.token_bytes(SECRET_SIZE)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            os.unlink(draft)
-    try:
-        return base32.decode(path.read_text(encoding="ascii").strip(), SECRET_SIZE)
-    except (FormatError, UnicodeDecodeError):
-        raise ConfigError(f"{path} does not hold a secret of {SECRET_SIZE} bytes") from None
-
-
 # --- the mount ------------------------------------------------------------------------------------
 
 
@@ -401,32 +264,14 @@ async def run_mount(
     tune_malloc()
     await trio.to_thread.run_sync(check_mountpoint, mountpoint)
     real_mountpoint = await trio.to_thread.run_sync(os.path.realpath, mountpoint)
-    await trio.to_thread.run_sync(_make_private, settings.state_directory)
+    await trio.to_thread.run_sync(make_private, settings.state_directory)
     if not root.can_write:  # then nothing below can be written either
         options = replace(options, read_only=True)
     async with open_grid(replace(settings, follow=True)) as maker:
         directory = maker.directory(root)
         invalidations = Invalidations()
-        vfs_settings = VfsSettings(
-            staging_directory=settings.state_directory / "staging",
-            state_directory=settings.state_directory,
-            journal_directory=settings.state_directory / "journal",
-            journal_limit=settings.journal_limit,
-            read_only=options.read_only,
-            uid=options.uid,
-            gid=options.gid,
-            umask=options.umask,
-            directory_format=directory_format.value.lower(),
-            changed=invalidations,
-            max_age=options.refresh,
-            attr_valid=options.refresh / 2,
-            entry_valid=options.refresh / 2,
-            deadline=options.deadline,
-            quiet=options.quiet,
-            sync=options.sync,
-            read_ahead=min(READ_AHEAD, settings.caches.memory // 2),
-        )
-        async with open_filesystem(directory, maker, maker.grid.broker, vfs_settings) as fs:
+        chosen = _vfs_settings(settings, options, directory_format, invalidations)
+        async with open_filesystem(directory, maker, maker.grid.broker, chosen) as fs:
             operations = LafsOperations(
                 fs,
                 Deadlines(answer=options.deadline + GRACE),
@@ -438,6 +283,34 @@ async def run_mount(
                 _controlled(control, fs, patience),
             ):
                 return await serve(session, fs, patience, lambda: ready(_notes(fs.found)))
+
+
+def _vfs_settings(
+    settings: Settings,
+    options: MountOptions,
+    directory_format: MutableFormat,
+    changed: Callable[[Changed], None],
+) -> VfsSettings:
+    state = settings.state_directory
+    return VfsSettings(
+        staging_directory=state / "staging",
+        state_directory=state,
+        journal_directory=state / "journal",
+        journal_limit=settings.journal_limit,
+        read_only=options.read_only,
+        uid=options.uid,
+        gid=options.gid,
+        umask=options.umask,
+        directory_format=directory_format.value.lower(),
+        changed=changed,
+        max_age=options.refresh,
+        attr_valid=options.refresh / 2,
+        entry_valid=options.refresh / 2,
+        deadline=options.deadline,
+        quiet=options.quiet,
+        sync=options.sync,
+        read_ahead=min(READ_AHEAD, settings.caches.memory // 2),
+    )
 
 
 def _notes(found: Found) -> tuple[str, ...]:
@@ -460,10 +333,3 @@ def _controlled(
     if path is None:
         return contextlib.nullcontext()
     return open_control(path, fs, lambda: patience.limit(0.0))
-
-
-def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot use {directory}: {error.strerror}") from None

@@ -129,8 +129,9 @@ def serve(
     """
     import trio
 
+    from lafsfs.fuse.options import MountOptions
     from lafsfs.fuse.session import check_mountpoint
-    from lafsfs.mount import MountOptions, run_mount
+    from lafsfs.mount import run_mount
 
     log_with_times()
     parsed = MountOptions.parse(options)

@@ -18,8 +18,9 @@ import trio
 
 from lafsfs.caps import parse
 from lafsfs.errors import LafsError
+from lafsfs.fuse.options import MountOptions
 from lafsfs.fuse.translate import leaves_of
-from lafsfs.mount import MountOptions, Settings, run_mount
+from lafsfs.mount import Settings, run_mount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,8 +14,8 @@ import pytest
 from lafsfs.caps import DirectoryCap, MutableFormat, parse
 from lafsfs.crypto import base32
 from lafsfs.errors import MountError, UsageError
+from lafsfs.fuse.options import IGNORED_OPTIONS, KERNEL_OPTIONS, MountOptions
 from lafsfs.fuse.session import check_mountpoint
-from lafsfs.mount import IGNORED_OPTIONS, KERNEL_OPTIONS, MountOptions
 from lafsfs.nodes.edits import SetChild
 from tests.mounted.harness import Grid, eventually
 

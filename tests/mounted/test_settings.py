@@ -11,7 +11,8 @@ import pytest
 from lafsfs.crypto import base32
 from lafsfs.errors import ConfigError
 from lafsfs.grid.encoding import Encoding
-from lafsfs.mount import Settings, load_secrets, open_grid
+from lafsfs.grid.private import load_secrets
+from lafsfs.mount import Settings, open_grid
 from tests.golden_data import CONVERGENCE, LEASE_SECRET
 
 
