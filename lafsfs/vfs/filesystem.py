@@ -30,6 +30,7 @@ from lafsfs.vfs.publishing.settling import settle_everything
 from lafsfs.vfs.publishing.uploader import Uploader
 from lafsfs.vfs.recording.ground import open_ground
 from lafsfs.vfs.recording.rootfile import RootFile
+from lafsfs.vfs.recording.unflushed import Unflushed
 from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode
 from lafsfs.vfs.tree.tree import Tree
 from lafsfs.vfs.verbs.files import Files
@@ -94,9 +95,14 @@ async def open_filesystem(
         found = await ground.restore(tree)
         fs = FileSystem(tree, root_file, broker, found)
         nursery.start_soon(fs.upload)
+        nursery.start_soon(fs.unflushed.run)
         if settings.max_age > 0:
             nursery.start_soon(fs.watch)
-        yield fs
+        try:
+            yield fs
+        finally:
+            with trio.CancelScope(shield=True):
+                await fs.unflushed.accept()
         nursery.cancel_scope.cancel()
 
 
@@ -119,7 +125,8 @@ class FileSystem:
         self._broker = broker
         self._lingering: dict[int, None] = {}  # forgotten by the kernel when something was pending
         self._uploader = Uploader(tree)
-        self._files = Files(tree, self._uploader, handles)
+        self.unflushed = Unflushed(tree.recorder)
+        self._files = Files(tree, self._uploader, self.unflushed, handles)
         self._names = Namespace(tree, self._files)
         self._renaming = Renaming(tree, self._names)
         self._metadata = Metadata(tree, self._files, root_file, broker)

@@ -8,6 +8,7 @@ them, and that the grid has the same once everything is settled.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from contextlib import asynccontextmanager
@@ -100,8 +101,9 @@ class Image:
     """What is left of a process that was killed at ``place``.
 
     ``first`` and ``last``: between which of the story's states it may show. ``writing``: a path
-    whose contents may be anything that was being written. ``is_older``: it may show any moment
-    since the first of them, and also what was being written then.
+    whose contents may be anything that was being written, as those of what was open then may.
+    ``is_older``: it may show any moment since the first of them, and also what was being written
+    then.
     """
 
     place: str
@@ -142,11 +144,14 @@ class Story:
     album: Path
     states: list[State] = field(default_factory=list)
     written: list[str | None] = field(default_factory=list)  # before each state
+    open: list[frozenset[str]] = field(default_factory=list)  # in each state: being written to
     images: list[Image] = field(default_factory=list)
     accepted: int = 0  # index of the newest state that was accepted whole
     writing: str | None = None
     every: int = 1  # photograph every so many places
     _places: int = 0
+    _held: tuple[int, int] | None = None  # number and handle of a file that is kept open
+    _waits: bool = False  # the verb has changed nothing but a file that is kept open
 
     # the camera
 
@@ -183,6 +188,7 @@ class Story:
             *[self.rename, self.unlink, self.rewrite] * 2,
             *[self.append, self.large, self.mkdir, self.symlink, self.exchange, self.rmdir],
             *[self.chmod, self.utimens, self.link, self.setxattr, self.truncate, self.save],
+            *[self.hold, self.scribble, self.let_go],
         )
         verb = self.random.choice(verbs)
         await verb()
@@ -190,24 +196,28 @@ class Story:
         await trio.sleep(self.random.choice([0, 0, 0.2, 0.6]))
 
     async def done(self) -> None:
-        """What was done is accepted."""
+        """What was done is accepted, or will be with what comes next."""
         self.states.append(await seen(self.world))
         self.written.append(self.writing)
-        self.accepted = len(self.states) - 1
-        self.writing = None
+        self.open.append(frozenset(self._paths_of_held()))
+        if not self._waits:
+            self.accepted = len(self.states) - 1
+        self.writing, self._waits = None, False
         # what a place was reached in may have come to just this state
         for image in self.images:
             image.last = min(image.last, len(self.states) - 1)
 
-    def allowed(self, image: Image) -> Iterator[tuple[State, str | None]]:
+    def allowed(self, image: Image) -> Iterator[tuple[State, frozenset[str | None]]]:
         """The states that an image may show, with paths whose contents may be anything."""
         for at in range(image.first, image.last + 1):
-            state = self.states[at]
-            yield state, image.writing
+            state, held = self.states[at], self.open[at]
+            if at:
+                held |= self.open[at - 1]  # which it was until it was closed
+            yield state, held | {image.writing}
             if image.is_older:  # than what was accepted: between this state and its neighbours
-                yield state, self.written[at]
+                yield state, held | {self.written[at]}
                 if at < image.last:
-                    yield state, self.written[at + 1]
+                    yield state, held | {self.written[at + 1]}
 
     @property
     def now(self) -> State:
@@ -331,6 +341,39 @@ class Story:
         if path is not None:
             ino = (await self.world.path(path)).ino
             await self.world.fs.setxattr(ino, b"user.note", self.random.randbytes(9), ME)
+            self._waits = self._held is not None and ino == self._held[0]
+
+    async def hold(self) -> None:
+        """Make a file, or open one, write to it, and keep it open."""
+        await self.let_go()
+        existing = self._some(Kind.FILE)
+        path = existing if existing and self.random.random() < 0.3 else self._new()
+        parent, name = await self.world.split(path)
+        opened, found = await self.world.fs.create(parent, name, 0o600, os.O_WRONLY, ME)
+        self._held = found.ino, opened.handle
+        await self.scribble()
+        self._waits = True
+
+    async def scribble(self) -> None:
+        """Write to the file that is open."""
+        if self._held is not None:
+            data = self.random.randbytes(self.random.choice([10, 5000, LARGE]))
+            await self.world.fs.write(self._held[1], self.random.choice([0, 100]), data)
+            self._waits = True
+
+    async def let_go(self) -> None:
+        """Close it."""
+        if self._held is not None:
+            (_, handle), self._held = self._held, None
+            await self.world.fs.flush(handle)
+            await self.world.fs.release(handle)
+            await self.done()
+
+    def _paths_of_held(self) -> Iterator[str]:
+        if self._held is not None:
+            for edge in self.world.tree.table[self._held[0]].edges:
+                names = [one.binding.name for one in edge.path()]
+                yield "".join(f"/{name}" for name in reversed(names))
 
     async def rest(self) -> None:
         await trio.sleep(self.random.choice([1.2, 1.5, 2.5, 20.0]))
@@ -338,6 +381,7 @@ class Story:
     async def _set(self, path: str, **changes) -> None:
         ino = (await self.world.path(path)).ino
         await self.world.fs.setattr(ino, SetAttributes(**changes), ME)
+        self._waits = self._held is not None and ino == self._held[0]
 
 
 # --- afterwards -----------------------------------------------------------------------------------
@@ -353,7 +397,7 @@ async def developed(
     later: list[Image] = []
     async with mounted(image, root, pool) as world:
         state = await seen(world)
-        if not any(fits(state, one, path) for one, path in story.allowed(image)):
+        if not any(fits(state, one, paths) for one, paths in story.allowed(image)):
             raise AssertionError(explained(state, story, image))
         with watch(lambda place: _keep(later, place, image, world) if again else None):
             assert await world.fs.drain() == ()
@@ -391,14 +435,14 @@ def _keep(images: list[Image], place: str, image: Image, world: World) -> None:
         images.append(Image(f"{image.place}, {place}", target, broker, 0, 0))
 
 
-def fits(state: State, wanted: State, writing: str | None) -> bool:
+def fits(state: State, wanted: State, writing: frozenset[str | None]) -> bool:
     """Whether it is that state; what was being written may be anything."""
     return _masked(state, writing) == _masked(wanted, writing)
 
 
-def _masked(state: State, writing: str | None) -> State:
+def _masked(state: State, writing: frozenset[str | None]) -> State:
     return {
-        path: node if path != writing else Node(node.kind, node.mode)
+        path: Node(node.kind, node.mode) if path in writing else node
         for path, node in state.items()
     }
 
@@ -406,8 +450,8 @@ def _masked(state: State, writing: str | None) -> State:
 def explained(state: State, story: Story, image: Image) -> str:
     lines = [image.place]
     lines += [
-        f"-- against one, writing {path}:\n{difference(state, one)}"
-        for one, path in story.allowed(image)
+        f"-- against one, writing {paths}:\n{difference(state, one)}"
+        for one, paths in story.allowed(image)
     ]
     return "\n".join(lines)
 

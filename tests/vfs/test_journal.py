@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import cbor2
 import pytest
@@ -17,12 +18,14 @@ from lafsfs.errors import (
     StagingCorruptError,
 )
 from lafsfs.journal import Journal, Limits, Put
+from lafsfs.journal.faultpoints import watch
 from lafsfs.nodes.edits import SetChild, Unlink
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
 from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.recording.durable import JournalRecorder
 from lafsfs.vfs.recording.ground import journal_of
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
+from tests.vfs.crashes import copied_directory
 
 LARGE = bytes(range(256)) * 1000  # more than the journal keeps in its database
 
@@ -275,16 +278,89 @@ async def test_a_full_disk_is_told_and_tried_again(mount, root, tmp_path, patien
         assert len(journal.take_rows()) == 4
 
 
-async def test_a_small_file_is_two_commits(mount, root, tmp_path):
-    """One when it is made, one when it is closed; and what is written between is in neither."""
-    async with Journal.open(tmp_path / "j", bytes(32), Limits()) as journal:
-        counting = Counting(journal)
-        async with mount(recorder=JournalRecorder(counting)) as world:
-            opened, _ = await world.fs.create(ROOT, b"new", 0o644, os.O_WRONLY, ME)
-            await world.fs.write(opened.handle, 0, b"12345")
-            await world.fs.flush(opened.handle)
-            await world.fs.release(opened.handle)
-            assert counting.commits == [(2, 0), (1, 0)]
+async def test_a_small_file_is_one_commit(mount, counting):
+    """When it is closed, with its name and with what tar sets while it is open."""
+    async with mount(recorder=JournalRecorder(counting)) as world:
+        opened, found = await world.fs.create(ROOT, b"new", 0o644, os.O_WRONLY, ME)
+        await world.fs.write(opened.handle, 0, b"12345")
+        for changes in (SetAttributes(mtime_ns=1), SetAttributes(uid=5, gid=6)):
+            await world.fs.setattr(found.ino, changes, ME)
+        await world.fs.setxattr(found.ino, b"user.note", b"x", ME)
+        assert counting.commits == []
+        await world.fs.flush(opened.handle)
+        assert counting.commits == [(2, 0)]
+        await world.fs.release(opened.handle)
+        await world.fs.setattr(found.ino, SetAttributes(mode=0o600), ME)
+        assert len(counting.commits) == 2  # it is closed: nothing else would have that accepted
+
+
+async def test_what_is_open_goes_along_with_any_other_commit(mount, counting):
+    """What came later is never there without what came before it."""
+    async with mount(recorder=JournalRecorder(counting)) as world:
+        await world.fs.create(ROOT, b"new", 0o644, os.O_WRONLY, ME)
+        await world.mkdir("folder")
+        assert counting.commits == [(4, 0)]
+
+
+async def test_a_file_that_was_made_by_opening_it_for_reading_is_accepted(mount, counting):
+    async with mount(recorder=JournalRecorder(counting)) as world:
+        opened, _ = await world.fs.create(ROOT, b"new", 0o644, os.O_RDONLY, ME)
+        await world.fs.flush(opened.handle)
+        assert counting.commits == [(2, 0)]
+
+
+@pytest.mark.parametrize("written", [b"12345", LARGE], ids=["small", "large"])
+async def test_what_stays_open_is_accepted_within_five_seconds(
+    mount, tmp_path, patient_clock, broker, root, written
+):
+    """Killed then, or without power: it is there as it was. Its upload waits as before."""
+    killed, synced = tmp_path / "killed", tmp_path / "synced"
+
+    def remember(place: str) -> None:
+        if place == "journal.sync.after":
+            copied_anew(tmp_path / "journal", synced / "journal")
+
+    async with mount() as world:
+        await trio.sleep(10)
+        opened, found = await world.fs.create(ROOT, b"new", 0o644, os.O_WRONLY, ME)
+        await world.fs.write(opened.handle, 0, b"-" * len(written))
+        await world.fs.flush(opened.handle)
+        await trio.sleep(100)
+        await world.fs.setattr(found.ino, SetAttributes(mode=0o600), ME)
+        await world.fs.write(opened.handle, 0, written)
+        with watch(remember):
+            await trio.sleep(5)
+        copied_anew(tmp_path / "journal", killed / "journal")
+        assert world.fs._uploader.get(world.tree.table[found.ino]).brought < 0
+        await world.fs.release(opened.handle)
+    for left in (killed, synced):
+        async with open_world(broker, left, root, sync=False, max_age=1e6) as world:
+            assert await world.read("new") == written
+            assert (await world.path("new")).mode & 0o777 == 0o600
+
+
+async def test_what_is_open_when_the_mount_ends_is_accepted(mount):
+    async with mount() as world:
+        opened, _ = await world.fs.create(ROOT, b"new", 0o644, os.O_WRONLY, ME)
+        await world.fs.write(opened.handle, 0, LARGE)
+    async with mount() as world:
+        assert await world.read("new") == LARGE
+
+
+async def test_what_is_open_and_has_no_name_is_not_written_down(mount, counting, patient_clock):
+    async with mount(recorder=JournalRecorder(counting)) as world:
+        opened, _ = await world.fs.create(ROOT, b"new", 0o644, os.O_RDWR, ME)
+        await world.unlink("new")
+        await world.fs.write(opened.handle, 0, LARGE)
+        await trio.sleep(5)
+        assert counting.commits == []
+        assert await world.fs.read(opened.handle, 0, 10) == LARGE[:10]
+
+
+def copied_anew(source, target) -> None:
+    """A copy as a process that is killed leaves it, instead of an older one."""
+    shutil.rmtree(target, ignore_errors=True)
+    copied_directory(source, target)
 
 
 class Counting(FullDisk):
@@ -297,3 +373,9 @@ class Counting(FullDisk):
     def commit(self, puts, deletes=(), blobs=None) -> None:
         self.commits.append((len(puts), len(deletes)))
         super().commit(puts, deletes, blobs)
+
+
+@pytest.fixture
+async def counting(tmp_path):
+    async with Journal.open(tmp_path / "j", bytes(32), Limits()) as journal:
+        yield Counting(journal)

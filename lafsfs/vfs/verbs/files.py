@@ -1,9 +1,11 @@
 """Open files: reading and writing.
 
 A file that is written to has *staged* contents from its first change until they are on the grid.
-``flush`` and ``fsync`` return when what was written is accepted; it goes to the grid in the
-background (:mod:`lafsfs.vfs.publishing.uploader`), and then the directories that name it are
-published. With ``settings.sync`` they wait for that, and report why it failed.
+``flush`` and ``fsync`` return when what was written is accepted, and the name and the attributes
+of the file with it; while it stays open and neither is called, that happens by itself
+(:mod:`lafsfs.vfs.recording.unflushed`). It goes to the grid in the background
+(:mod:`lafsfs.vfs.publishing.uploader`), and then the directories that name it are published. With
+``settings.sync`` they wait for that, and report why it failed.
 
 Whatever fails on the way, what was written stays staged, and readable. A file that no directory
 names any more is not brought anywhere; its contents last until it is closed.
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.vfs.publishing.uploader import Uploader
+    from lafsfs.vfs.recording.unflushed import Unflushed
     from lafsfs.vfs.staging.area import StagedContents
     from lafsfs.vfs.tree.inodes import Inode
     from lafsfs.vfs.tree.tree import Tree
@@ -66,15 +69,19 @@ class FileHandle:
     readable: bool
     writable: bool
     appends: bool
+    made: bool = False  # the file, by opening it
     reader: Reader | None = None  # of a handle that reads, once it has a number
 
 
 class Files:
     """The open files of one mount."""
 
-    def __init__(self, tree: Tree, uploader: Uploader, numbers: itertools.count[int]) -> None:
+    def __init__(
+        self, tree: Tree, uploader: Uploader, unflushed: Unflushed, numbers: itertools.count[int]
+    ) -> None:
         self._tree = tree
         self._uploader = uploader
+        self._unflushed = unflushed
         self._numbers = numbers
         self._handles: dict[int, FileHandle] = {}
         self._budget = Budget(tree.settings.read_ahead)
@@ -169,6 +176,7 @@ class Files:
         self._check_size(inode, at + len(data))
         self._modified(inode)
         self._uploader.changed(inode)
+        self._unflushed.note(inode)
         await staged.write(None if handle.appends else offset, data)
         return len(data)
 
@@ -182,13 +190,14 @@ class Files:
         if inode.is_dirty or size != inode.size:
             self._stage(inode).truncate(size)
             self._uploader.changed(inode)
+            self._unflushed.note(inode)
         else:
             self._tree.touch(inode, inode.posix)
 
     async def flush(self, number: int) -> None:
-        """What close(2) waits for: what was written is accepted."""
+        """What close(2) waits for: what was written is accepted, and that the file was made."""
         handle = self._handle(number)
-        if handle.writable:
+        if handle.writable or handle.made:
             await self.accept(handle.inode)
 
     async def fsync(self, number: int) -> None:
@@ -202,9 +211,7 @@ class Files:
         Raises:
             LafsError: it is not. It is kept, and the grid is tried again.
         """
-        if inode.staged is not None:
-            await inode.staged.seal()
-            self._tree.recorder.changed(inode)
+        await self._unflushed.seal(inode)
         await self._tree.accept()
         self._uploader.accepted(inode)
         if self._tree.settings.sync:

@@ -1,7 +1,8 @@
 """Attributes, extended attributes and space.
 
-Changes of attributes touch the inode, whose names are pending from then on, and are accepted. The
-root's attributes go to a local file.
+Changes of attributes touch the inode, whose names are pending from then on, and are accepted; those
+of a file that is open for writing with the next commit, which is at ``close`` or a moment later.
+The root's attributes go to a local file.
 
 ``user.lafs.*`` names are computed: ``cap``, ``readcap``, ``verifycap``, ``kind``. They are shown to
 the mount's owner alone, since a capability is all it takes to read or change the object. ``health``
@@ -109,8 +110,12 @@ class Metadata:
     async def _change(self, inode: Inode, posix: Posix) -> None:
         if inode.number == ROOT_INODE:
             await self._root_file.save(posix)
-        self._tree.touch(inode, posix)
-        await self._tree.accept(*(edge.binding for edge in inode.edges))
+        tree = self._tree
+        tree.touch(inode, posix)
+        if isinstance(inode, FileInode) and inode.writers and not tree.settings.sync:
+            tree.activity.note()  # it is accepted when it is closed, as what is written to it
+        else:
+            await tree.accept(*(edge.binding for edge in inode.edges))
 
     def _require_changeable(self, inode: Inode) -> None:
         self._tree.require_writable(inode)

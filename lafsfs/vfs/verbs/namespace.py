@@ -85,27 +85,24 @@ class Namespace:
         existing = await self.find_or_none(directory, name)
         if existing is None:
             tree.require_room_for_names(directory)  # somebody may have removed it meanwhile
-            return await self._create(directory, name, mode, flags, caller)
+            return self._create(directory, name, mode, flags, caller)
         if flags & os.O_EXCL:
             raise ChildExistsError("there is a child of that name already")
         opened = await self._files.open(existing.inode.number, flags)
         return opened, self._counted(existing.inode)
 
-    async def _create(
+    def _create(
         self, parent: DirectoryInode, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Opened, Attributes]:
+        """It is accepted when it is closed, if not before."""
         tree = self._tree
         posix = born(parent.posix, Kind.FILE, mode, caller, tree.now())
         inode = FileInode(numbers.fresh_number(), posix, None)
         inode.staged = tree.area.stage(None, 0)
         self._link(parent, name, inode)
-        opened = self._files.enter(handle_of(inode, flags))
-        try:
-            await tree.recorder.accept()  # on the grid when it is closed, if anybody waits for that
-        except BaseException:
-            await self._files.release(opened.handle)
-            raise
-        return opened, self._counted(inode)
+        handle = handle_of(inode, flags)
+        handle.made = True
+        return self._files.enter(handle), self._counted(inode)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """Make a directory. Its capability is known at once, and so is that it is empty."""
