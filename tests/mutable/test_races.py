@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from lafsfs.errors import UncoordinatedWriteError
+from lafsfs.errors import NotHappyError, UncoordinatedWriteError
 from lafsfs.mutable import file as file_module
 from lafsfs.mutable.servermap import Mode
 
@@ -212,6 +212,38 @@ async def test_a_version_with_too_few_shares_is_outnumbered(
     assert await other.modify(adding(b" and new")) == b"old and new"
     assert (await other.version()).seqnum == 3
     await assert_settled(five.open(made), b"old and new")
+
+
+async def test_a_look_that_overlaps_a_publish_does_not_have_its_number_used_again(
+    five: Client, format_: MutableFormat
+) -> None:
+    """The publish fails, and leaves a whole version on a server that is away afterwards."""
+    made = await five.create(format_, b"old")
+    first, *others = five.servers
+    gate = trio.Event()
+
+    async def wait(call: Call) -> None:
+        others[-1].before_call = None
+        await gate.wait()
+
+    others[-1].before_call = wait
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.servermap, Mode.CHECK)
+        await trio.testing.wait_all_tasks_blocked()  # the others have answered
+        for server in others:
+            server.refuse = {"read_test_write"}
+        with pytest.raises(NotHappyError):
+            await made.modify(lambda old: b"given up")
+        for server in others:
+            server.refuse = set()
+        gate.set()
+    assert len(first.held(made.storage_index)) == 5  # all of the new version
+    first.refuse = {"read_test_write"}
+    await made.modify(lambda old: b"new")
+    first.refuse = set()
+    fresh = five.rival().open(made)
+    assert (await fresh.version()).seqnum == 3
+    assert await fresh.download_best() == b"new"
 
 
 async def test_two_recoverable_versions_of_one_number(five: Client, format_: MutableFormat) -> None:
