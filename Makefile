@@ -96,11 +96,13 @@ test-stress: dev
 test-random: dev
 	@$(BIN)/python -m tests.tools.random_ops --operations '$(OPERATIONS)' $(RANDOM_ARGS)
 
-# Real mounts that are killed, and mounts in memory that are photographed, more often than in CI.
+# Real mounts that are killed, mounts in memory that are photographed, and two mounts of one
+# directory, more often than in CI.
 KILLS ?= 2000
 test-crash: dev
 	@LAFSFS_KILLS='$(KILLS)' LAFSFS_STORIES="$$(( $(KILLS) / 20 + 1 ))" LAFSFS_SEED="$$(date +%s)" \
-	    $(BIN)/python -m pytest tests/mounted/test_kills.py tests/vfs/test_crashes.py $(PYTEST_ARGS)
+	    $(BIN)/python -m pytest tests/mounted/test_kills.py tests/vfs/test_crashes.py \
+	        tests/vfs/test_names_races.py::test_two_mounts_lose_no_child_and_no_byte $(PYTEST_ARGS)
 
 check: lint type test
 

@@ -144,7 +144,10 @@ def run(suite: Path, names: list[str], jobs: int) -> dict[str, Result]:
         (tools / "df").write_text(DF)
         (tools / "df").chmod(0o755)
         grid = Grid.create(Path(scratch) / "grid")
-        with grid.mount(options="allow_other") as mount, ThreadPoolExecutor(jobs) as pool:
+        with (
+            grid.mount(options="allow_other", sync=False) as mount,
+            ThreadPoolExecutor(jobs) as pool,
+        ):
             os.chmod(mount.path, 0o755)
             return dict(zip(names, pool.map(one, names), strict=True))
 
