@@ -39,13 +39,20 @@ class ConnectionLostError(ServerUnavailableError):
 class Body:
     """One body. Read it once, in one of the two ways."""
 
-    def __init__(self, stream: TLSStream, start: bytes, limit: int) -> None:
-        """``start``: what has been read of it. ``limit``: bytes that it may have."""
+    def __init__(self, stream: TLSStream, start: bytes, limit: int, due: int = 0) -> None:
+        """What comes on a stream.
+
+        Args:
+            start: what has been read of it.
+            limit: bytes that it may have.
+            due: bytes that it is said to have; 0 if that is not known.
+        """
         self._stream = stream
         self._unread = start
         self._at = 0  # where in it
         self._limit = limit
         self._size = 0
+        self._due = due  # bytes not taken yet
         self._whole = bytearray()
         self._pieces: list[bytes] = []
 
@@ -79,6 +86,7 @@ class Body:
         self._at += len(piece)
         while True:
             self._pieces.append(piece)
+            self._due -= len(piece)
             if len(self._pieces) >= MAX_PIECES:
                 self._whole += b"".join(self._pieces)
                 self._pieces.clear()
@@ -86,7 +94,8 @@ class Body:
             if not size:
                 return
             wanted = min(size, RECORD_SIZE)
-            piece = self._stream.receive_nowait(wanted) or await next_of(self._stream, wanted)
+            piece = self._stream.receive_nowait(wanted)
+            piece = piece or await next_of(self._stream, wanted, self._due)
 
     def _put_together(self) -> bytes:
         return b"".join((self._whole, *self._pieces))
@@ -97,7 +106,7 @@ class Body:
             if len(self._unread) - self._at >= MAX_LINE:
                 raise ProtocolError("its answer is not HTTP: a line without end")
             more = self._stream.receive_nowait(RECORD_SIZE)
-            more = more or await next_of(self._stream, RECORD_SIZE)
+            more = more or await next_of(self._stream, RECORD_SIZE, self._due)
             self._unread = self._unread[self._at :] + more
             self._at = 0
         line = self._unread[self._at : end]
@@ -105,10 +114,13 @@ class Body:
         return line
 
 
-async def next_of(stream: TLSStream, size: int) -> bytes:
-    """What comes next, up to ``size`` bytes. Raises ConnectionLostError, also at the end."""
+async def next_of(stream: TLSStream, size: int, due: int = 1) -> bytes:
+    """What comes next, up to ``size`` bytes. Raises ConnectionLostError, also at the end.
+
+    ``due``: as for :meth:`~lafsfs.gbs.stream.TLSStream.receive_some`.
+    """
     try:
-        data = await stream.receive_some(size)
+        data = await stream.receive_some(size, due)
     except trio.BrokenResourceError:
         raise ConnectionLostError("the connection was lost while it answered") from None
     if not data:

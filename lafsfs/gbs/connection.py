@@ -36,6 +36,8 @@ MAX_HEAD = 16 << 10  # bytes of status line and headers; lafsfs/gbs/body.py boun
 MAX_INFORMATIONAL = 8  # 1xx replies before the real one
 SEND_AT_ONCE = 16 << 10  # bytes of body that a socket takes, whether anybody reads or not
 
+_RANGE = re.compile(rb"bytes ([0-9]{1,20})-([0-9]{1,20})/")
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -156,7 +158,7 @@ class Connection:
             head = await self._next_head(http)
             if isinstance(head, h11.Response):
                 length = _check_head(head, limit)
-                body = Body(self._stream, http.trailing_data[0], limit)
+                body = Body(self._stream, http.trailing_data[0], limit, length or _range_of(head))
                 data = await (body.read_chunks() if length is None else body.read_by_length(length))
                 self._is_read = not body.has_more
                 return Reply(head.status_code, head.headers, data)
@@ -207,3 +209,11 @@ def _check_head(head: h11.Response, limit: int) -> int | None:
     if int(length) > limit:
         raise ProtocolError(f"its answer has more than {limit} bytes")
     return int(length)
+
+
+def _range_of(head: h11.Response) -> int:
+    """How many bytes it says to bring, if it says which; nobody has checked that."""
+    for name, value in head.headers:
+        if name == b"content-range" and (match := _RANGE.match(value)):
+            return int(match[2]) - int(match[1]) + 1
+    return 0

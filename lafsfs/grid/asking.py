@@ -50,10 +50,9 @@ async def ask(
     asked_at = trio.current_time()
     limit = patience + size / SLOWEST_RATE
     try:
-        with broker.carrying(size), trio.move_on_after(limit):
-            load = broker.carried
+        with broker.carrying(size) as load, trio.move_on_after(limit):
             answer = await verb()
-            broker.note_success(server, trio.current_time() - asked_at, size, load)
+            broker.note_success(server, trio.current_time() - asked_at, size, load.peak)
             return answer
         raise ServerUnavailableError(f"{server.name} did not answer within {limit:.0f} s")
     except (ServerUnavailableError, ProtocolError) as error:

@@ -86,6 +86,16 @@ class Health:
         return None if self.delay is None else self.delay.mean
 
 
+@dataclass(eq=False, slots=True)
+class Load:
+    """``peak``: the most bytes that were on their way at once while an answer was waited for.
+
+    Whoever is asked first of many at once shares the line with all of them, as does the last.
+    """
+
+    peak: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """Bytes of all volumes that answered. Not divided by the expansion of any encoding."""
@@ -112,6 +122,7 @@ class Broker:
         self._clock = clock
         self._health: dict[StorageServer, Health] = {}
         self._carried = 0
+        self._loads: set[Load] = set()
 
     @property
     def servers(self) -> tuple[StorageServer, ...]:
@@ -183,12 +194,17 @@ class Broker:
         return self._carried
 
     @contextmanager
-    def carrying(self, size: int) -> Iterator[None]:
-        """While it lasts, ``size`` bytes more are on their way."""
+    def carrying(self, size: int) -> Iterator[Load]:
+        """While it lasts, ``size`` bytes more are on their way, and what else is gets noted."""
+        own = Load()
+        self._loads.add(own)
         self._carried += size
+        for load in self._loads:
+            load.peak = max(load.peak, self._carried)
         try:
-            yield
+            yield own
         finally:
+            self._loads.discard(own)
             self._carried -= size
 
     def overdue_after(self, server: StorageServer, size: int) -> float:
@@ -216,7 +232,7 @@ class Broker:
     ) -> None:
         """An answer of ``size`` bytes came, ``latency`` seconds after it was asked for.
 
-        ``load``: bytes that were on their way then, this answer's included.
+        ``load``: the most bytes that were on their way meanwhile, this answer's included.
         """
         before = self.health(server)
         delay, pace = before.delay, before.pace

@@ -214,6 +214,8 @@ class SegmentFetcher:
     # --- what is late -----------------------------------------------------------------------------
 
     def _overdue_at(self, attempt: _Attempt) -> float:
+        if attempt.load > SMALL:  # what was asked for since shares the line
+            attempt.load = max(attempt.load, self._broker.carried)
         interval = self._broker.overdue_after(attempt.reader.server, attempt.load)
         return attempt.started_at + interval * 2.0**attempt.generation
 

@@ -30,7 +30,7 @@ class Arrivals:
         data, self.here = self.here[:max_bytes], self.here[max_bytes:]
         return data
 
-    async def receive_some(self, max_bytes: int) -> bytes:
+    async def receive_some(self, max_bytes: int, due: int) -> bytes:
         await trio.lowlevel.checkpoint()
         if not self.here:
             size = self.sizes[self.turns % len(self.sizes)]

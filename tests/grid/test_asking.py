@@ -1,6 +1,7 @@
 """Patience with servers, their record at the broker, and errors without groups."""
 
 import logging
+from functools import partial
 
 import pytest
 import trio
@@ -22,6 +23,16 @@ async def test_an_answer_is_noted_with_its_latency(autojump_clock):
     server.delay = 2.0
     assert await list_at(broker, server) == frozenset()
     assert broker.health(server).latency == 2.0
+
+
+async def test_of_many_asked_at_once_none_is_the_slowest(autojump_clock):
+    """The first shares the line with those behind it as well as the last with those before it."""
+    servers, broker = empty_grid(4)
+    async with trio.open_nursery() as nursery:
+        for server in servers:
+            server.delay = 2.0
+            nursery.start_soon(partial(list_at, broker, server, size=1 << 20))
+    assert {broker.expected(server, 4 << 20) for server in servers} == {2.0}
 
 
 async def test_a_failure_is_noted_and_told_once(autojump_clock, caplog):

@@ -636,7 +636,19 @@ class Line:
         return data
 
 
-async def test_a_line_that_is_full_is_not_taken_for_servers_that_are_late(patient_clock):
+class SharedLine(Line):
+    """The same, but what is on its way at once comes evenly, and so ends together."""
+
+    async def carry(self, read, kind, index, shnum, offset, size):
+        self.free_at = max(self.free_at, trio.current_time()) + size / self.rate
+        data = await read(kind, index, shnum, offset, size)
+        while (left := self.free_at - trio.current_time()) > 0:  # noqa: ASYNC110 (it may have grown)
+            await trio.sleep(left)
+        return data
+
+
+@pytest.mark.parametrize("line", [Line, SharedLine])
+async def test_a_line_that_is_full_is_not_taken_for_servers_that_are_late(line, patient_clock):
     servers = fake_servers(5)
     data = bytes(12 << 20)
     cap = await upload(
@@ -648,7 +660,7 @@ async def test_a_line_that_is_full_is_not_taken_for_servers_that_are_late(patien
     )
     for server in servers:
         server.delay = 0.05
-    Line(servers, 1 << 20)
+    line(servers, 1 << 20)
     broker = Broker(servers)
     async with SegmentCache.open() as cache:
         file = CHKFile(cap, broker, cache)
