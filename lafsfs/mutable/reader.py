@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from lafsfs.caps import MutableWriteCap
-from lafsfs.errors import NotEnoughSharesError, ServerError
-from lafsfs.grid.api import ShareKind
+from lafsfs.errors import NotEnoughSharesError
 from lafsfs.grid.cpu import work_on
 from lafsfs.grid.encoding import Encoding
 from lafsfs.mutable.mapping import SlotView, map_slot
 from lafsfs.mutable.retrieve import RetrieveFailedError, retrieve, retrieve_blocks
+from lafsfs.mutable.revalidation import is_still_there
 from lafsfs.mutable.segments import VersionSource
 from lafsfs.mutable.servermap import Mode
 from lafsfs.mutable.verify import SlotVerifier, cut, decrypted
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.secrets import ClientSecrets
     from lafsfs.mutable.contents import ContentsCache
-    from lafsfs.mutable.servermap import MappedShare, Place, ServerMap, Version
+    from lafsfs.mutable.servermap import Place, ServerMap, Version
     from lafsfs.mutable.verify import VerifiedTrees
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,6 @@ log = logging.getLogger(__name__)
 WHOLE_SIZE = 1 << 20  # bytes of files that are fetched and kept whole: most directories
 DECRYPTING_IS_FASTER = 8  # times than what the limit for working inline was measured with
 READ_MAX_AGE = 1.0  # seconds for which consecutive reads of a part trust one look at the grid
-REVALIDATION_TIMEOUT = 2.0  # seconds; mapping the slot is where there is more patience
 
 
 class SlotReader:
@@ -73,9 +72,7 @@ class SlotReader:
         self.storage_index = cap.storage_index
         self.latest: Version | None = None
         self.highest_seen = 0
-        self.promised = (
-            0  # the sequence number of our last publish that went well, while it is there
-        )
+        self.promised = 0  # sequence number of our last good publish, while it is there
         self.generation = 0  # counts our publishes: before and after each
         self.alleged_private_key: bytes | None = None  # encrypted, as some share had it
         self._read_key = cap.read_key
@@ -219,41 +216,12 @@ class SlotReader:
         generation, servermap, latest = self.generation, self._map, self.latest
         if servermap is None or latest is None or latest.seqnum < self.highest_seen:
             return False
-        shares = [
-            share
-            for share in _one_per_server(servermap, latest)
-            if not self._broker.is_backing_off(share.server)
-        ]
-        if not await self._all_the_same(shares, latest) or generation != self.generation:
+        if not await is_still_there(self.storage_index, servermap, latest, self._broker):
+            return False
+        if generation != self.generation:
             return False
         self._seen_at = trio.current_time()
         return True
-
-    async def _all_the_same(self, shares: Sequence[MappedShare], version: Version) -> bool:
-        """Whether at least k of these shares are still of the version, and none of another."""
-        wanted = version.pack()
-        same: set[int] = set()
-        different = False
-
-        async def check(share: MappedShare) -> None:
-            nonlocal different
-            head = None
-            with suppress(ServerError), trio.move_on_after(REVALIDATION_TIMEOUT):
-                head = await share.server.read_share(
-                    ShareKind.MUTABLE, self.storage_index, share.shnum, 0, len(wanted)
-                )
-            if head is None:
-                self._broker.note_failure(share.server)
-            elif head == wanted:
-                same.add(share.shnum)
-            else:
-                different = True
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for share in shares:
-                nursery.start_soon(check, share)
-        return not different and len(same) >= version.k
 
     # --- contents ---------------------------------------------------------------------------------
 
@@ -391,20 +359,6 @@ class SlotReader:
         if found.bad and self._map is not None:
             self._map = self._map.without(found.bad)
         return found.blocks
-
-
-def _one_per_server(servermap: ServerMap, version: Version) -> list[MappedShare]:
-    """A share of the version at each server that has one, of as many numbers as can be."""
-    chosen: dict[bytes, MappedShare] = {}
-    taken: set[int] = set()
-    for share in servermap.shares_of(version):
-        server_id = share.server.server_id
-        if server_id not in chosen or (
-            chosen[server_id].shnum in taken and share.shnum not in taken
-        ):
-            chosen[server_id] = share
-        taken.add(share.shnum)
-    return list(chosen.values())
 
 
 def private_key_in_heads(servermap: ServerMap) -> bytes | None:

@@ -22,7 +22,7 @@ from lafsfs.errors import (
 from lafsfs.formats.slot import parse_slot_header
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.encoding import Encoding
-from lafsfs.mutable import mapping, publish, reader
+from lafsfs.mutable import mapping, publish, revalidation
 from lafsfs.mutable.servermap import Mode
 from tests.fakes import FakeServer, fake_servers
 from tests.mutable.conftest import Client
@@ -229,7 +229,7 @@ async def test_a_server_that_hangs_is_asked_once_in_a_while(
         started = trio.current_time()
         assert await made.download_best() == b"contents"
         waited.append(trio.current_time() - started)
-    assert waited == [reader.REVALIDATION_TIMEOUT, 0, 0]
+    assert waited == [revalidation.TIMEOUT, 0, 0]
 
 
 async def test_a_publish_waits_a_moment_for_a_server_that_hangs_midway(

@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from lafsfs.errors import StagingCorruptError
 from lafsfs.immutable.source import Hashed
 from lafsfs.journal import Entry, Kind, Record
-from lafsfs.vfs.staging.extents import Extent
+from lafsfs.vfs.staging.extents import Extent, ExtentMap
 from lafsfs.vfs.staging.small import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from lafsfs.journal import ContentsFile, Journal
-    from lafsfs.vfs.staging.extents import ExtentMap
+
+BATCH: Final = 4 << 20  # bytes appended at a time when a log is written anew
 
 
 @dataclass(eq=False, slots=True)
@@ -116,6 +117,55 @@ def _with(hashed: Hashed | None, entries: Sequence[Entry]) -> Hashed | None:
             hasher.update(entry.data)
             length += len(entry.data)
     return Hashed(hashed.parameters, hasher, length)
+
+
+async def write_anew(
+    log: StagedLog,
+    extents: ExtentMap,
+    stretches: Mapping[int, Stretch],
+    shown: Callable[[Extent, Stretch], Awaitable[memoryview]],
+) -> list[InLog]:
+    """Say in a new log what ``extents`` show; the place of each of them.
+
+    ``shown`` gives an extent's bytes, which do not change meanwhile.
+
+    Raises:
+        JournalFullError, JournalError: the log does not say all of it.
+        StagingCorruptError: the bytes cannot be read back.
+    """
+    entries = [Entry(Kind.BEGIN, extents.base_size)]
+    if extents.base_limit < extents.base_size:
+        entries.append(Entry(Kind.CUT, extents.base_limit))
+    places: list[InLog] = []
+    size, batch = extents.base_limit, 0
+    for extent in extents:
+        data = await shown(extent, stretches[extent.record])
+        entries.append(Entry(Kind.WRITE, extent.start, data))
+        size, batch = max(size, extent.end), batch + extent.length
+        if batch >= BATCH:
+            places += await log.append(entries)
+            entries, batch = [], 0
+    if size < extents.size:
+        entries.append(Entry(Kind.CUT, extents.size))
+    places += await log.append(entries)
+    return [place for place in places if place.record.kind is Kind.WRITE]
+
+
+def restored(file: ContentsFile, records: Iterable[Record]) -> tuple[ExtentMap, dict[int, Stretch]]:
+    """What the records of a log say: what shows, and the stretches, numbered from 0 on."""
+    extents = ExtentMap(0)
+    stretches: dict[int, Stretch] = {}
+    for record in records:
+        if record.kind is Kind.WRITE:
+            number = len(stretches)
+            place = InLog(file, record)
+            stretches[number] = Stretch(number, record.start, length=record.length, log=place)
+            extents.write(Extent(record.start, record.length, number, 0))
+        elif record.kind is Kind.CUT:
+            extents.truncate(record.start)
+        else:
+            extents = ExtentMap(record.start)
+    return extents, stretches
 
 
 def placed(number: int, source: Extent, place: InBlob | InLog) -> Stretch:

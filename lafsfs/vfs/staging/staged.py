@@ -37,9 +37,19 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.errors import LafsError
-from lafsfs.journal import ContentsRef, Entry, Kind
+from lafsfs.journal import ContentsRef
 from lafsfs.vfs.staging.extents import Extent, ExtentMap
-from lafsfs.vfs.staging.log import Cut, InBlob, InLog, StagedLog, Stretch, placed, relocated
+from lafsfs.vfs.staging.log import (
+    Cut,
+    InBlob,
+    InLog,
+    StagedLog,
+    Stretch,
+    placed,
+    relocated,
+    restored,
+    write_anew,
+)
 from lafsfs.vfs.staging.reading import Readable, Snapshot
 from lafsfs.vfs.staging.small import is_small, pack, unpack
 
@@ -216,17 +226,8 @@ class StagedContents(Readable):
 
     def restore_large(self, kept: Kept, log: StagedLog, records: Sequence[Record]) -> None:
         """Become what a log says."""
-        for record in records:
-            if record.kind is Kind.WRITE:
-                place = InLog(log.file, record)
-                stretch = Stretch(self._next, record.start, length=record.length, log=place)
-                self._stretches[self._next] = stretch
-                self.extents.write(Extent(record.start, record.length, self._next, 0))
-                self._next += 1
-            elif record.kind is Kind.CUT:
-                self.extents.truncate(record.start)
-            else:
-                self.extents = ExtentMap(record.start)
+        self.extents, self._stretches = restored(log.file, records)
+        self._next = len(self._stretches)
         self._log, self._is_logged, self._place = log, True, log.file.number
         self._in_order = False  # nothing was hashed
         self.kept, self._kept_changes = kept, self.changes
@@ -364,7 +365,7 @@ class StagedContents(Readable):
         file = self._journal.hold(self._journal.new_contents())
         log = StagedLog(self._journal, file, self._area.begin_hash(self.size))
         try:
-            places = await self._copy(log, extents, self._stretches)
+            places = await write_anew(log, extents, self._stretches, self._shown)
         except BaseException:
             self._waiting = covered + self._waiting
             self._log, self._is_logged = before, before is not None
@@ -372,27 +373,6 @@ class StagedContents(Readable):
             raise
         self._log = log
         self._relocate(extents, places, file.number)
-
-    async def _copy(
-        self, log: StagedLog, extents: ExtentMap, stretches: Mapping[int, Stretch]
-    ) -> list[InLog]:
-        """Say in ``log`` what ``extents`` show; the place of each."""
-        entries = [Entry(Kind.BEGIN, extents.base_size)]
-        if extents.base_limit < extents.base_size:
-            entries.append(Entry(Kind.CUT, extents.base_limit))
-        places: list[InLog] = []
-        size, batch = extents.base_limit, 0
-        for extent in extents:
-            data = await self._shown(extent, stretches[extent.record])
-            entries.append(Entry(Kind.WRITE, extent.start, data))
-            size, batch = max(size, extent.end), batch + extent.length
-            if batch >= MOST_WAITING:
-                places += await log.append(entries)
-                entries, batch = [], 0
-        if size < extents.size:
-            entries.append(Entry(Kind.CUT, extents.size))
-        places += await log.append(entries)
-        return [place for place in places if place.record.kind is Kind.WRITE]
 
     def _move_to_blob(self, id: int) -> None:
         """What the extents show is in a blob now, one behind the other."""
