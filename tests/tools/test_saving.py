@@ -1,7 +1,9 @@
 """What programs save is there, and nothing else, at once and after a remount.
 
 Each is replayed (``saving.py``), and run itself where it is installed (``editors.py``): the test's
-name says which. All save first, two times each; then there is one remount for all.
+name says which. All save first, two times each; then there is one remount for all. On another
+mount, which waits with everything until it is unmounted, all save once more: of what was only
+passing, nothing is on the grid then.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lafsfs.formats import containers
+from lafsfs.formats.slot import parse_slot_header
 from tests.tools.editors import PROGRAMS
 from tests.tools.folder import mounted
 from tests.tools.saving import SEQUENCES
@@ -82,3 +86,35 @@ def test_a_save_is_whole_at_once_and_after_a_remount(name, saved):
     if isinstance(result, Exception):
         raise result
     check(folder / name, 2, result)
+
+
+def stored(folder: Folder) -> tuple[dict[str, int], list[int]]:
+    """What the grid has: versions of mutable slots, and sizes of immutable shares."""
+    slots: dict[str, int] = {}
+    shares: list[int] = []
+    for path in (folder.home / "data").glob("**/shares/*/*/*"):
+        data = path.read_bytes()
+        if containers.is_mutable(data):
+            held = data[containers.MUTABLE_DATA_OFFSET :]
+            slots[path.parent.name] = parse_slot_header(held).prefix.seqnum
+        else:
+            shares.append(containers.parse_immutable_header(data, len(data)).data_length)
+    return slots, shares
+
+
+def test_what_was_only_passing_never_leaves_the_machine(tmp_path):
+    """New directories are written once, and all save the same over the same: two contents go."""
+    with mounted(tmp_path, options="quiet=10000") as folder:
+        before, shares = stored(folder)
+        assert not shares
+        for name, save in SAVES.items():
+            (folder / name).mkdir()
+            path = folder / name / NAME
+            path.write_bytes(VERSIONS[1])
+            save(path, VERSIONS[2])
+        assert stored(folder) == (before, [])
+        folder.remount()
+        after, shares = stored(folder)
+        assert len(shares) == 2
+        made = sorted(number for name, number in after.items() if name not in before)
+        assert made == [1] * len(SAVES)
