@@ -60,9 +60,10 @@ if TYPE_CHECKING:
     from lafsfs.gbs.discovery.node_dir import NodeDirectory
     from lafsfs.grid.api import StorageServer
     from lafsfs.grid.secrets import ClientSecrets
-    from lafsfs.vfs.api import Changed, Left
+    from lafsfs.vfs.api import Changed
     from lafsfs.vfs.filesystem import FileSystem
     from lafsfs.vfs.recording.replay import Found
+    from lafsfs.vfs.status import Left
 
 log = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lafsfs.cli.config import Config
     from lafsfs.cli.locations import Location
     from lafsfs.nodes.maker import NodeMaker
-    from lafsfs.vfs.api import Left
+    from lafsfs.vfs.status import Left
 
 HOME = "home:"
 LOOK_EVERY = 0.25  # seconds between two looks at a mount that is ending

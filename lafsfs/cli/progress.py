@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lafsfs.vfs.api import Status
+    from lafsfs.vfs.status import Status
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def pending_bar() -> Iterator[Callable[[Status], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from lafsfs.vfs.api import pending_amount, shown_size
+    from lafsfs.vfs.status import pending_amount, shown_size
 
     columns = (BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

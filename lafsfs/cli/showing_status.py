@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from lafsfs.vfs.api import State, pending_amount, shown_size
+from lafsfs.vfs.status import State, pending_amount, shown_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lafsfs.vfs.api import PendingFile, Status
+    from lafsfs.vfs.status import PendingFile, Status
 
 NAMED: Final = 10  # files that are told one by one
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from lafsfs.control.client import Reply
-    from lafsfs.vfs.api import Status
+    from lafsfs.vfs.status import Status
 
 WATCH_EVERY: Final = 1.0  # seconds
 
@@ -108,7 +108,7 @@ def flush(mountpoint: str, timeout: float | None) -> None:
 
 def require_flushed(last: Reply, timeout: float | None) -> None:
     """Raises LocalError unless the last answer says that everything is on the grid."""
-    from lafsfs.vfs.api import State, pending_amount
+    from lafsfs.vfs.status import State, pending_amount
 
     pending = last.status
     amount = pending_amount(pending.files, pending.names, pending.size)

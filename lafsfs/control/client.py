@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from lafsfs.vfs.api import Status
+    from lafsfs.vfs.status import Status
 
 PATIENCE: Final = 30.0  # seconds for the mount to say anything
 

@@ -17,7 +17,7 @@ import json
 from typing import Any, Final, TypeVar
 
 from lafsfs.errors import FormatError
-from lafsfs.vfs.api import PendingFile, ServerState, State, Status
+from lafsfs.vfs.status import PendingFile, ServerState, State, Status
 
 VERSION: Final = 1
 MAX_REQUEST: Final = 4096  # bytes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from lafsfs.vfs.api import Status
+    from lafsfs.vfs.status import Status
 
 log = logging.getLogger(__name__)
 

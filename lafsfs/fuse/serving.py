@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from lafsfs.fuse.collecting import spare_the_old
-from lafsfs.vfs.api import Left
+from lafsfs.vfs.status import Left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -294,11 +294,6 @@ def attenuated(cap: Cap | UnknownCap, metadata: Metadata) -> Cap | UnknownCap:
     return cap.read_cap() if metadata.get("no-write") else cap
 
 
-def same_object(one: Cap | UnknownCap, other: Cap | UnknownCap) -> bool:
-    """Whether two capabilities lead to the same object, with whatever rights."""
-    return one.read_cap() == other.read_cap()
-
-
 def is_base(child: Child | None, base: Expected) -> bool:
     """Whether an edge is what an edit expects."""
     if isinstance(base, tuple):

@@ -12,13 +12,13 @@ Rules for callers:
   inode they return; ``remember`` counts one for an entry of ``readdir`` that was handed on.
   ``forget`` takes them back. Entries of ``readdir`` that were not handed on count nothing.
 - A file system is had with ``async with open_filesystem(root, maker, broker, settings) as fs``
-  (``lafsfs.vfs.filesystem``); ``drain`` before leaving, or what is pending is lost.
+  (``lafsfs.vfs.filesystem``); ``drain`` before leaving. What is pending then stays in the journal,
+  or is lost where there is none.
 - All times are nanoseconds since the epoch, all sizes bytes.
 """
 
 from __future__ import annotations
 
-import enum
 import errno as _errno
 import os
 import stat
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
+    from lafsfs.vfs.status import Status
+
 
 ROOT_INODE = 1
 NAME_MAX = 255  # bytes of a local name
-MAX_NAMED = 200  # pending files that a status tells one by one
 BLOCK_SIZE = 128 << 10  # bytes: what stat advises programs to read and write at a time
 
 RENAME_NOREPLACE = 1
@@ -81,12 +82,6 @@ class UnexpectedError(LafsError):
     """A bug of ours, contained: the request fails and the mount goes on."""
 
 
-class AccessError(CallerError):
-    """The caller is not the one who may do this."""
-
-    errno = _errno.EACCES
-
-
 class OwnerOnlyError(CallerError):
     """Only the file's owner or root may do this."""
 
@@ -117,7 +112,6 @@ class Attributes:
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
-    btime_ns: int
     attr_valid: float
     entry_valid: float
     generation: int = 0
@@ -190,110 +184,6 @@ class Changed:
     ino: int
     contents: bool = False
     name: bytes | None = None
-
-
-class State(enum.Enum):
-    """Where something pending is on its way. The value is what people read."""
-
-    WRITING = "being written"  # and nothing of it was accepted yet
-    ACCEPTED = "accepted"
-    UPLOADING = "uploading"
-    PUBLISHING = "publishing"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class PendingFile:
-    """A file, or anything else with a name, that the grid does not have as it is.
-
-    ``size``: bytes of contents to upload, 0 where only names or attributes are pending; ``done``:
-    how many of these servers have. ``since``: when the oldest pending change was made. ``error``:
-    why the last attempt failed.
-    """
-
-    path: str
-    state: State
-    size: int
-    done: int
-    since: float  # Unix time
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """A storage server, and how often it failed since it last answered."""
-
-    name: str
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """One moment of a mount.
-
-    ``files`` and ``names``: how many files have contents, and how many things have only names or
-    attributes, that are not on the grid; ``size`` and ``done``: bytes of these contents, and how
-    many of them servers have. ``rate``: bytes a second, of late. ``settled``: the Unix time up to
-    which everything is on the grid. ``pending``: at most ``MAX_NAMED`` of them, what failed first,
-    then the oldest. ``journal``: bytes that it takes on the local disk.
-    """
-
-    now: float
-    files: int
-    names: int
-    failed: int
-    size: int
-    done: int
-    rate: float
-    settled: float
-    journal: int
-    pending: tuple[PendingFile, ...]
-    servers: tuple[ServerState, ...]
-
-    @property
-    def is_settled(self) -> bool:
-        return not (self.files or self.names)
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What is not on the grid when a mount ends. ``why``: what failed, if anything did."""
-
-    files: int
-    names: int
-    size: int
-    why: str | None = None
-
-    @classmethod
-    def of(cls, status: Status, why: str | None) -> Left:
-        """What is pending now."""
-        return cls(status.files, status.names, status.size, why)
-
-    def __str__(self) -> str:
-        why = "" if self.why is None else f" ({self.why})"
-        return (
-            f"{pending_amount(self.files, self.names, self.size)} not on the grid{why}: "
-            "that stays in the journal, and the next mount brings it there"
-        )
-
-
-def pending_amount(files: int, names: int, size: int) -> str:
-    """So many files and names, in words."""
-    parts = []
-    if files:
-        parts.append(f"{files} file{'s' * (files > 1)} ({shown_size(size)})")
-    if names:
-        parts.append(f"{names} change{'s' * (names > 1)} of names or attributes")
-    return " and ".join(parts) or "nothing"
-
-
-def shown_size(size: float) -> str:
-    """Bytes, in words."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 @dataclass(frozen=True, slots=True)

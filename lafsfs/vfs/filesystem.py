@@ -54,11 +54,11 @@ if TYPE_CHECKING:
         Opened,
         SetAttributes,
         StatFS,
-        Status,
         VfsSettings,
     )
     from lafsfs.vfs.recording.recorder import Recorder
     from lafsfs.vfs.recording.replay import Found
+    from lafsfs.vfs.status import Status
 
 
 STATE: Final = b"user.lafs.state"

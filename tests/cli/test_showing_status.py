@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lafsfs.cli.showing_status import duration, shown
-from lafsfs.vfs.api import (
+from lafsfs.vfs.status import (
     Left,
     PendingFile,
     ServerState,

@@ -21,7 +21,7 @@ from lafsfs.control.client import NoAnswerError, ask
 from lafsfs.control.messages import pack, parse_status, request, status_object, verb_of
 from lafsfs.control.server import MAX_CLIENTS, open_control
 from lafsfs.errors import FormatError, LocalError, NotHappyError
-from lafsfs.vfs.api import PendingFile, ServerState, State, Status
+from lafsfs.vfs.status import PendingFile, ServerState, State, Status
 
 FILE = PendingFile("a/b\\xff", State.UPLOADING, 1000, 300, 1e9, None)
 STATUS = Status(

@@ -10,7 +10,7 @@ import trio.testing
 
 from lafsfs.errors import NotHappyError
 from lafsfs.fuse.serving import DRAIN_TIMEOUT, Patience, serve
-from lafsfs.vfs.api import Status
+from lafsfs.vfs.status import Status
 
 SETTLED = Status(0.0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, (), ())
 PENDING = Status(0.0, 2, 1, 1, 3000, 0, 0.0, 0.0, 0, (), ())

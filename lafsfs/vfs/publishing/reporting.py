@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.vfs.api import MAX_NAMED, PendingFile, ServerState, State, Status
 from lafsfs.vfs.publishing.pending import has_pending_names, pending_inodes, pending_removals
+from lafsfs.vfs.status import MAX_NAMED, PendingFile, ServerState, State, Status
 from lafsfs.vfs.tree.inodes import FileInode
 from lafsfs.vfs.tree.paths import removed_path, shown_path
 

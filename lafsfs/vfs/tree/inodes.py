@@ -17,11 +17,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import trio
-
 from lafsfs.caps import CHKCap, LiteralCap, MutableReadCap, MutableWriteCap
 from lafsfs.vfs.api import ROOT_INODE, StaleInodeError
-from lafsfs.vfs.posix.attributes import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -105,7 +102,6 @@ class FileInode(Inode):
 
     __slots__ = (
         "_cap",
-        "_storing",
         "epoch",
         "is_retrying",
         "known_size",
@@ -131,7 +127,6 @@ class FileInode(Inode):
         self.known_version: Hashable | None = None  # what had that size
         self.is_retrying = False
         self.outlived = False  # names that were not seen remain after the last that was
-        self._storing: trio.Lock | None = None
 
     @property
     def cap(self) -> Cap | UnknownCap | None:
@@ -162,21 +157,9 @@ class FileInode(Inode):
         return len(self.edges) > 1 or (self.posix.nlink > 1 and bool(self.superseded))
 
     @property
-    def storing(self) -> trio.Lock:
-        """Held while the contents go to the grid."""
-        if self._storing is None:
-            self._storing = trio.Lock()
-        return self._storing
-
-    @property
     def is_mutable(self) -> bool:
         """Whether the contents change in place, without a new capability."""
         return isinstance(self._cap, MutableWriteCap | MutableReadCap)
-
-    @property
-    def is_special(self) -> bool:
-        """Whether it is anything but a regular file."""
-        return self.posix.kind is not Kind.FILE
 
     @property
     def size(self) -> int:

@@ -37,7 +37,6 @@ def attributes_of(inode: Inode, settings: VfsSettings) -> Attributes:
         atime_ns=posix.atime,
         mtime_ns=mtime,
         ctime_ns=ctime,
-        btime_ns=posix.btime,
         attr_valid=settings.attr_valid if _is_certain(inode) else 0.0,
         entry_valid=settings.entry_valid,
     )
