@@ -24,7 +24,6 @@ ATTRIBUTES = Attributes(
     atime_ns=-1,
     mtime_ns=1_000_000_000_123_456_789,
     ctime_ns=5,
-    btime_ns=6,
     attr_valid=1.5,
     entry_valid=2.5,
 )
