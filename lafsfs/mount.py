@@ -283,7 +283,15 @@ async def run_mount(
                 open_session(operations, mountpoint, options.for_fuse(), invalidations) as session,
                 _controlled(control, fs, patience),
             ):
-                return await serve(session, fs, patience, lambda: ready(_notes(fs.found)))
+                return await serve(session, fs, patience, partial(_tell, fs.found, ready))
+
+
+def _tell(found: Found, ready: Callable[[Sequence[str]], None]) -> None:
+    """Say what was found in the journal, and then to the log, which is a file by now perhaps."""
+    notes = _notes(found)
+    ready(notes)
+    for note in notes:
+        log.warning("%s", note)
 
 
 def _vfs_settings(
@@ -315,7 +323,7 @@ def _vfs_settings(
 
 
 def _notes(found: Found) -> tuple[str, ...]:
-    """What to say of a journal, also to the log."""
+    """What to say of a journal."""
     notes = []
     if found.changes:
         notes.append(f"journal: {found}")
@@ -323,8 +331,6 @@ def _notes(found: Found) -> tuple[str, ...]:
         notes.append(
             "journal: a power failure took what was accepted in the last seconds before it"
         )
-    for note in notes:
-        log.warning("%s", note)
     return tuple(notes)
 
 

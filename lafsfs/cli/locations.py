@@ -86,7 +86,8 @@ def find_location(text: str, aliases: Aliases) -> Location:
         return Location(parse(root), split_path(path), "the capability")
     name, colon, path = text.partition(":")
     if not colon:
-        raise UsageError(f"{text!r} is not alias:path; did you mean home:{text}?")
+        meant = f"{text}:" if text in aliases else f"home:{text}"
+        raise UsageError(f"{text!r} is not alias:path; did you mean {meant}?")
     name = check_alias_name(name)
     return Location(aliases.get(name), split_path(path), f"{name}:")
 

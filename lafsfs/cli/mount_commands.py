@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +17,7 @@ from lafsfs.cli.locations import find_location
 from lafsfs.cli.logs import log_with_times
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import find_mount
+from lafsfs.cli.mountpoints import absolute, clear_dead, detach, typed
 from lafsfs.cli.progress import pending_bar
 from lafsfs.cli.session import (
     aliases_of,
@@ -29,7 +27,7 @@ from lafsfs.cli.session import (
     settings_of,
     with_config,
 )
-from lafsfs.cli.tree_commands import mutable_format
+from lafsfs.cli.tree_commands import mutable_format, warn
 from lafsfs.errors import LocalError, MountError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ def mount(
             click.echo(line)
 
     if foreground:
-        work(tell)
+        work(lambda notes: tell(()))  # they are in the log, which is seen
         return
     try:
         notes = run_in_background(work, config.places.state / "lafsfs.log")
@@ -103,11 +101,9 @@ def what_to_mount(config: Config, what: str) -> Location | None:
 
 def told(config: Config, shown: str, mountpoint: Path) -> list[str]:
     """What to say once the mount is there."""
-    command = "lafsfs" if shutil.which("lafsfs") else str(Path(sys.argv[0]).absolute())
-    unmount = shlex.join((command, "umount", str(mountpoint)))
     return [
         f"{shown} is mounted on {mountpoint}",
-        f"  unmount with   {unmount}",
+        f"  unmount with   {typed('umount', str(mountpoint))}",
         *(f"  shares in      {path}" for path in config.storage),
         *([f"  Tahoe node     {config.node_directory}"] if config.node_directory else []),
         f"  configuration  {config.places.config}",
@@ -137,8 +133,10 @@ def serve(
     parsed = MountOptions.parse(options)
     directory_format = mutable_format(directory_format_of(config))
     assert directory_format is not None
-    check_mountpoint(mountpoint)
     record = MountRecord(config.places.state, mountpoint)
+    if clear_dead(mountpoint, record):
+        warn(f"the process of an earlier mount on {mountpoint} had ended")
+    check_mountpoint(mountpoint)
     with record.held():
         root = root_of(config, wanted)
 
@@ -200,7 +198,10 @@ def umount(mountpoint: str, lazy: bool, now: bool) -> None:
     if now:
         leave(record)
     elif not gone_soon(record):
-        show_waiting(record)
+        show_waiting(record, lazy=lazy)
+    if lazy and not gone_soon(record):
+        click.echo(f"{path} is free; the mount ends when nothing uses it any more")
+        return
     ended = record.wait()
     if ended is None:
         return
@@ -226,8 +227,11 @@ def leave(record: MountRecord) -> None:
         list(ask(record.socket, "leave"))
 
 
-def show_waiting(record: MountRecord) -> None:
-    """Show what is pending until the process of a mount has ended, or does not answer."""
+def show_waiting(record: MountRecord, *, lazy: bool) -> None:
+    """Show what is pending until the process of a mount has ended, or does not answer.
+
+    ``lazy``: or until nothing is pending, since the mount lasts for as long as it is in use.
+    """
     from lafsfs.control.client import NoAnswerError, ask
 
     if not sys.stderr.isatty():
@@ -236,6 +240,8 @@ def show_waiting(record: MountRecord) -> None:
         while record.is_held():
             for reply in ask(record.socket, "status"):
                 show(reply.status)
+                if lazy and reply.status.is_settled:
+                    return
             time.sleep(LOOK_EVERY)
 
 
@@ -246,28 +252,3 @@ def gone_soon(record: MountRecord) -> bool:
             return True
         time.sleep(0.1)
     return False
-
-
-def absolute(path: Path) -> Path:
-    """Where a mountpoint is, without touching what is mounted there: it may be dead or hung."""
-    there = path.parent.resolve() / path.name
-    return there if find_mount(there) is not None else path.resolve()
-
-
-def detach(mountpoint: Path, *, lazy: bool) -> None:
-    """Take the mount away from the tree.
-
-    Raises:
-        MountError: it is in use, or it is somebody else's.
-    """
-    command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(mountpoint)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise MountError("there is no fusermount3: install the package fuse3") from None
-    if result.returncode == 0:
-        return
-    if "busy" in result.stderr:
-        raise MountError(f"{mountpoint} is in use: close what is open there, or leave it (cd)")
-    reason = result.stderr.strip().removeprefix("fusermount3: ").splitlines()
-    raise MountError(f"cannot unmount {mountpoint}: {(reason or ['no reason given'])[-1]}")

@@ -57,7 +57,8 @@ class MountRecord:
         """Hold the record while serving the mount; an error that ends it is written down.
 
         Raises:
-            MountError: another process serves it, or is still storing what was written there.
+            MountError: another process serves it, or is still storing what was written there; or
+                the record cannot be written.
         """
         descriptor = self._open(os.O_RDWR | os.O_CREAT)
         try:
@@ -72,7 +73,8 @@ class MountRecord:
             try:
                 yield
             except BaseException as error:
-                self._write(descriptor, summary(error))
+                with contextlib.suppress(MountError):  # what went wrong first counts
+                    self._write(descriptor, summary(error))
                 raise
             else:
                 if self.left is None:
@@ -137,8 +139,11 @@ class MountRecord:
     def _write(self, descriptor: int, error: str | None) -> None:
         values = {"mountpoint": str(self.mountpoint), "pid": os.getpid(), "error": error}
         data = json.dumps({**values, "left": self.left}).encode()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, data, 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, data, 0)
+        except OSError as failure:
+            raise MountError(f"cannot write {self._path}: {failure.strerror}") from failure
 
 
 def records(state: Path) -> list[MountRecord]:

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+_OWNER = re.compile(r"(?:^|,)user_id=([0-9]+)(?:,|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One mount: where it is, and the kind and name its file system gave itself."""
+    """One mount: where it is, the kind and name its file system gave itself, and whose it is.
+
+    ``owner``: the user id of whoever made it, as FUSE file systems tell.
+    """
 
     mountpoint: str
     kind: str
     source: str
+    owner: int | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -30,7 +35,9 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
         before, separator, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if separator and len(fields) >= 5 and len(rest) >= 2:
-            entries.append(MountEntry(_unescaped(fields[4]), rest[0], _unescaped(rest[1])))
+            owner = _OWNER.search(rest[-1])
+            names = _unescaped(fields[4]), rest[0], _unescaped(rest[1])
+            entries.append(MountEntry(*names, int(owner[1]) if owner else None))
     return entries
 
 

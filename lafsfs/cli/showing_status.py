@@ -41,7 +41,7 @@ def _progress(status: Status) -> Iterator[str]:
     yield f"  settled up to {clock}, {age} ago" + (
         f"; {status.failed} failed" * bool(status.failed)
     )
-    if status.rate > 0:
+    if status.rate > 0 and status.size > 0:
         left = duration((status.size - status.done) / status.rate)
         yield (
             f"  {shown_size(status.done)} of {shown_size(status.size)} placed, "

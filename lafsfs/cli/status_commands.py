@@ -14,8 +14,10 @@ import click
 from lafsfs.cli.config import Places
 from lafsfs.cli.mount_record import MountRecord, records
 from lafsfs.cli.mount_table import find_mount
+from lafsfs.cli.mountpoints import died, require_ours
 from lafsfs.cli.progress import pending_bar
 from lafsfs.cli.showing_status import shown
+from lafsfs.cli.tree_commands import warn
 from lafsfs.errors import LocalError, MountError
 
 if TYPE_CHECKING:
@@ -131,14 +133,22 @@ def mount_on(mountpoint: str) -> MountRecord:
     for spelled in (path, path.parent.resolve() / path.name):  # nothing inside a mount is touched
         for place in (spelled, *spelled.parents):
             record = MountRecord(state, place)
-            if find_mount(place) is not None or record.is_held():
+            if record.is_held():
                 return record
+            if find_mount(place) is not None:
+                require_ours(place)
+                raise MountError(died(place))
     raise MountError(f"nothing of lafsfs is mounted on {mountpoint}")
 
 
 def running() -> list[MountRecord]:
-    """Every mount of this user's whose process lives."""
-    return [record for record in records(Places.find().state) if record.is_held()]
+    """Every mount of this user's whose process lives; those that have died are warned about."""
+    found = records(Places.find().state)
+    living = [record for record in found if record.is_held()]
+    for record in found:
+        if record not in living and find_mount(record.mountpoint) is not None:
+            warn(died(record.mountpoint))
+    return living
 
 
 def status_of(record: MountRecord) -> Status:

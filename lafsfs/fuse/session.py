@@ -52,7 +52,7 @@ def check_mountpoint(mountpoint: Path, *, device: Path = FUSE_DEVICE) -> None:
         raise MountError(f"{mountpoint} is not a directory") from None
     except OSError as error:
         died = error.errno in (errno.ENOTCONN, errno.EIO)
-        hint = f"; a mount died there: fusermount3 -u {mountpoint}" if died else ""
+        hint = f"; a mount died there: lafsfs umount {mountpoint}" if died else ""
         raise MountError(f"{mountpoint} cannot be read: {error.strerror}{hint}") from None
     if os.path.ismount(mountpoint):
         raise MountError(f"something is mounted on {mountpoint} already")
@@ -63,7 +63,7 @@ def check_mountpoint(mountpoint: Path, *, device: Path = FUSE_DEVICE) -> None:
             f"there is no {device}: load the fuse kernel module, or pass the device in"
         )
     if not os.access(device, os.R_OK | os.W_OK):
-        raise MountError(f"no permission to open {device}")
+        raise MountError(f"no permission to open {device}: root can allow it, chmod 666 {device}")
 
 
 def is_late_reply(record: logging.LogRecord) -> bool:

@@ -125,7 +125,8 @@ class Place:
             owner = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
             by = f" by process {owner}" if owner.isdigit() else ""
             raise JournalBusyError(
-                f"this capability is mounted already{by}: unmount it there, or mount with -o ro"
+                f"this capability is mounted already{by} ('lafsfs status' says where): unmount it"
+                " there, or mount with -o ro"
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)

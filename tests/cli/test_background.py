@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -228,6 +229,16 @@ with MountRecord(Path({str(tmp_path / "state")!r}), Path({str(tmp_path / "mnt")!
     assert (ended.pid > 0, ended.error) == (True, None)
 
 
+def test_a_record_that_cannot_be_written_is_one_line(record: MountRecord) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as a disk that is full
+    try:
+        with pytest.raises(MountError, match=r"cannot write .*: File too large"):
+            hold(record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x", "error": null}', "\udcff"])
 def test_a_spoilt_record_is_no_bug(record: MountRecord, tmp_path: Path, text: str) -> None:
     with pytest.raises(MountError):
@@ -244,7 +255,7 @@ def test_a_spoilt_record_is_no_bug(record: MountRecord, tmp_path: Path, text: st
 
 MOUNTINFO = r"""
 24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-40 24 0:35 / /home/ada/my\040lafs rw,nosuid,nodev shared:5 master:1 - fuse.lafsfs lafsfs rw
+40 24 0:35 / /home/ada/my\040lafs rw,nosuid,nodev shared:5 master:1 - fuse.lafsfs lafsfs user_id=7
 41 24 0:36 / /home/ada/tab\011\134 rw - fuse.sshfs ada@example:\040 rw
 not a mount line
 42 24 0:37 / /odd rw
@@ -254,7 +265,7 @@ not a mount line
 def test_mountinfo() -> None:
     assert parse_mountinfo(MOUNTINFO) == [
         MountEntry("/", "ext4", "/dev/sda1"),
-        MountEntry("/home/ada/my lafs", "fuse.lafsfs", "lafsfs"),
+        MountEntry("/home/ada/my lafs", "fuse.lafsfs", "lafsfs", 7),
         MountEntry("/home/ada/tab\t\\", "fuse.sshfs", "ada@example: "),
     ]
     assert [entry.is_ours for entry in parse_mountinfo(MOUNTINFO)] == [False, True, False]

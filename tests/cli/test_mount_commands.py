@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,15 +150,84 @@ def test_sigterm_unmounts_cleanly(shell: Shell) -> None:
     assert shell.run("get", "home:file", "-") == "stored"
 
 
-def test_a_mount_that_was_killed_is_cleared_away_and_told(shell: Shell) -> None:
-    shell.mount()
+def killed(shell: Shell) -> None:
+    """End the mount by force."""
     mount = shell.record.read()
     assert mount is not None
     os.kill(mount.pid, signal.SIGKILL)
     shell.record.wait()
-    assert "died" in shell.mount(code=1)
-    assert "had ended before" in shell.umount(code=1)
+
+
+def test_a_mount_that_was_killed_is_told_of(shell: Shell) -> None:
     shell.mount()
+    killed(shell)
+    for command in ("status", "flush"):
+        assert "mount it again" in shell.run(command, str(shell.mountpoint), code=1)
+    assert shell.run("status") == ""
+    assert "had ended before" in shell.umount(code=1)
+    assert find_mount(shell.mountpoint) is None
+
+
+def test_a_mount_that_was_killed_gives_way_to_the_next(shell: Shell) -> None:
+    shell.mount("-o", "quiet=3600")
+    (shell.mountpoint / "file").write_text("accepted")
+    killed(shell)
+    result = subprocess.run(
+        shell.command("mount", str(shell.mountpoint)),
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert result.stdout.count("1 pending change") == 1
+    assert result.stderr.count("\n") == 1
+    assert "an earlier mount" in result.stderr
+    assert "1 pending change" in (shell.home / "state" / "lafsfs.log").read_text()
+    assert (shell.mountpoint / "file").read_text() == "accepted"
+    shell.umount()
+    assert shell.run("get", "home:file", "-") == "accepted"
+
+
+def test_umount_lazily_does_not_wait_for_who_uses_it(shell: Shell) -> None:
+    shell.mount()
+    with open(shell.mountpoint / "file", "w") as file:
+        file.write("before")
+        said = shell.run("umount", "--lazy", str(shell.mountpoint))
+        assert "ends when nothing uses it any more" in said
+        assert find_mount(shell.mountpoint) is None
+        file.write(" and after")
+    assert shell.record.wait() is None
+    assert shell.run("get", "home:file", "-") == "before and after"
+
+
+def test_the_advice_can_be_typed_where_lafsfs_is_not_on_the_path(shell: Shell) -> None:
+    shell.environment["PATH"] = "/usr/bin:/bin"
+    said = shell.mount()
+    advice = next(line for line in said.splitlines() if "unmount with" in line)
+    command = advice.partition("unmount with")[2]
+    subprocess.run(["sh", "-c", command], env=shell.environment, timeout=TIMEOUT, check=True)
+    assert find_mount(shell.mountpoint) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_mount_of_another_user(shell: Shell) -> None:
+    shell.mount()
+    for function in ("require_ours", "detach"):
+        program = (
+            "import os, sys\nfrom pathlib import Path\nfrom lafsfs.cli import mountpoints\n"
+            "from lafsfs.errors import MountError\nos.setuid(65534)\n"
+            f"try:\n    mountpoints.{function}(Path(sys.argv[1]))\n"
+            "except MountError as error:\n    print(error)\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", program, str(shell.mountpoint)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+        )
+        assert "is another user's (root)" in result.stdout
     shell.umount()
 
 
