@@ -29,14 +29,14 @@ from lafsfs.errors import ReadOnlyCapabilityError
 from lafsfs.formats.dirtable import parse_table
 from lafsfs.nodes.edits import Circumstances, Done, SetChild, Unlink, apply_edits
 from lafsfs.nodes.filenode import MutableFileNode
-from lafsfs.nodes.listing import Listing
+from lafsfs.nodes.listing import Child, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lafsfs.caps import DirectoryCap
     from lafsfs.crypto.rsa import SigningKey
-    from lafsfs.formats.dirtable import DirectoryTable
+    from lafsfs.formats.dirtable import DirectoryTable, Entry
     from lafsfs.mutable.servermap import Version
     from lafsfs.nodes.edits import Edit, Outcome
     from lafsfs.nodes.filenode import FileNode
@@ -199,10 +199,17 @@ class DirectoryNode:
         self._read_at = read_at  # when it was asked for: it may be older than when it came
         return self._listing
 
+    def child_of(self, name: str, entry: Entry) -> Child:
+        """The child that an entry of the table is, or was."""
+        return Child(name, entry, self._write_key, self.is_mutable)
+
     def _listed(self, table: DirectoryTable) -> Listing:
+        return Listing(table, self._write_key, mutable=self.is_mutable)
+
+    @property
+    def _write_key(self) -> bytes | None:
         backing = self.cap.backing
-        key = backing.write_key if isinstance(backing, MutableWriteCap) else None
-        return Listing(table, key, mutable=self.is_mutable)
+        return backing.write_key if isinstance(backing, MutableWriteCap) else None
 
 
 class _Batch:

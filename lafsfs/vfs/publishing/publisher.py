@@ -94,7 +94,7 @@ class Publisher:
         self._directory = directory
         self._outgoing = outgoing
         self._waiters: list[Waiter] = []
-        self._removals = Removals(directory)
+        self.removals = Removals(directory, outgoing.recorder)
         self._running = False
         self._urgent = False
         self._due = float("-inf")
@@ -107,7 +107,7 @@ class Publisher:
     @property
     def is_unfinished(self) -> bool:
         """Whether there is more to be done than what is pending."""
-        return self._removals.is_unfinished
+        return self.removals.is_unfinished
 
     @property
     def is_failing(self) -> bool:
@@ -177,32 +177,36 @@ class Publisher:
         self._urgent = False
         self._latest = trio.current_time() + MOST_QUIET * self._outgoing.quiet
         batch: list[Flight] = []
-        node, removals = self._directory.node, self._removals
+        node, removals = self._directory.node, self.removals
         try:
             await trio.lowlevel.checkpoint()
             if self._directory.first_to_make is not self._directory:
                 return False
             looked = removals.is_unfinished
-            await removals.look_after()  # what could not be seen before
+            trouble = await removals.look_after()  # what could not be seen before
             pending = len(self._directory.dirty)
             unseen, error = await removals.look_before(self._ready())
             batch, refused = self._collect(unseen)
+            revivals = removals.revivals
             error = error or refused
-            if batch or removals.revivals or node.is_new:
+            if batch or revivals or node.is_new:
                 self.publishes += 1
                 await self._write_ahead()
-                was_new, revivals = node.is_new, tuple(removals.revivals)
+                was_new = node.is_new
                 reached("publisher.before")
                 result = await node.edit([*(flight.edit for flight in batch), *revivals])
                 reached("publisher.landed")
-                del removals.revivals[: len(revivals)]
+                removals.revived(revivals)
                 self._settle(batch, result)
                 if not was_new:
                     removals.filled(batch, result.listing)
+                reached("publisher.settled")
                 self._directory.note_work()  # whoever waits for everything waits for this, too
-                await removals.look_after()
+                trouble = await removals.look_after()
+                reached("publisher.looked")
             elif error is None and not looked and len(self._directory.dirty) == pending:
                 return False
+            error = error or trouble
         except LafsError as caught:
             error = caught
             self._failed(batch, error)
@@ -286,7 +290,7 @@ class Publisher:
             binding.in_flight = None
             binding.error = None
             settle(flight, outcome, result.listing)
-            self._removals.landed(binding, entry, left, outcome)
+            self.removals.landed(binding, entry, left, outcome)
 
     def _failed(self, batch: list[Flight], error: LafsError) -> None:
         self._directory.is_doubtful = True  # it may have landed in part

@@ -5,30 +5,34 @@ Whoever takes one away looks into it before and after; whoever puts the first th
 afterwards whether it is still linked. In whatever order the four happen, one of the two sees the
 other, and links the directory again. In the same way whoever has moved a directory looks afterwards
 whether it can still be reached: two clients may have moved two directories into each other.
+
+What is yet to be looked at is recorded, from the commit on in which the name that is gone is not:
+whoever mounts after a crash looks.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from lafsfs.errors import LafsError
-from lafsfs.nodes.edits import Base, Done, SetChild, is_base
+from lafsfs.nodes.edits import Base, Done, Kept, SetChild, is_base
 from lafsfs.nodes.listing import decoded_metadata
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.tree.inodes import DirectoryInode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lafsfs.formats.dirtable import Entry
     from lafsfs.nodes.edits import Outcome
     from lafsfs.nodes.listing import Listing
     from lafsfs.vfs.publishing.flights import Flight
-    from lafsfs.vfs.tree.bindings import Binding
+    from lafsfs.vfs.recording.recorder import Recorder
+    from lafsfs.vfs.tree.bindings import Binding, Edge
     from lafsfs.vfs.tree.directories import Directory
 
 log = logging.getLogger(__name__)
@@ -36,32 +40,56 @@ log = logging.getLogger(__name__)
 LOOKS: Final = 8  # removed directories looked into at a time
 
 
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    """A directory that is not under ``name`` any more: taken away or moved."""
+@dataclass(eq=False, slots=True)
+class Look:
+    """Something that is yet to be looked at because of what a publish of ``directory`` did.
 
-    name: str
-    entry: Entry | None
-    inode: DirectoryInode
+    With an ``inode``: what is in it, or whether it can be reached. It is not under ``name`` any
+    more, where ``entry`` led to it, since it was taken away or moved. Without one: whether
+    ``directory``, which was filled, is still linked itself.
+
+    Attributes:
+        revival: the edit that brings the inode back, since it is missed.
+        is_over: nothing more is to be done.
+    """
+
+    directory: Directory
+    name: str = ""
+    entry: Entry | None = field(default=None, repr=False)
+    inode: DirectoryInode | None = None
+    revival: SetChild | None = None
+    is_over: bool = False
 
 
 class Removals:
-    """What one directory's publisher looks at because of directories that go.
+    """What one directory's publisher looks at because of directories that go."""
 
-    Attributes:
-        revivals: edits that bring directories back that were not empty.
-    """
-
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, recorder: Recorder) -> None:
         self._directory = directory
-        self._gone: list[_Gone] = []
-        self._is_filled = False
-        self.revivals: list[SetChild] = []
+        self._recorder = recorder
+        self._looks: list[Look] = []
 
     @property
     def is_unfinished(self) -> bool:
         """Whether there is something to be looked at or brought back."""
-        return bool(self._gone or self.revivals) or self._is_filled
+        return bool(self._looks)
+
+    @property
+    def below(self) -> Iterator[Directory]:
+        """The directories that are yet to be looked into."""
+        return (look.inode.directory for look in self._looks if look.inode is not None)
+
+    @property
+    def revivals(self) -> tuple[SetChild, ...]:
+        """Edits that bring directories back that were not empty."""
+        return tuple(look.revival for look in self._looks if look.revival is not None)
+
+    def expect(self, look: Look) -> None:
+        """There is something to be looked at."""
+        if look.inode is not None:
+            look.inode.opens += 1  # as long as that is so
+        self._looks.append(look)
+        self._recorder.changed_look(look)
 
     async def look_before(self, ready: Iterable[Binding]) -> tuple[set[Binding], LafsError | None]:
         """Keep directories that are about to be taken away and are not empty any more.
@@ -81,7 +109,7 @@ class Removals:
                 errors.append(error)
                 return
             if not empty:
-                _keep(binding, inode)
+                self._keep(binding, inode)
 
         async with trio.open_nursery() as nursery:
             for binding in ready:
@@ -93,57 +121,112 @@ class Removals:
     def landed(
         self, binding: Binding, entry: Entry | None, left: Iterable[object], outcome: Outcome
     ) -> None:
-        """An edit has landed; ``entry`` and ``left`` are the binding's from before."""
+        """An edit has landed; ``entry`` and ``left`` are the binding's from before.
+
+        What was kept, too, may have been taken away before: by us, before a crash, or by whoever
+        has put something else there.
+        """
         if isinstance(outcome, Done):
-            self._gone += [
-                _Gone(binding.name, entry, inode)
-                for inode in left
-                if isinstance(inode, DirectoryInode) and inode not in binding.left
-            ]
+            left = [inode for inode in left if inode not in binding.left]
+        elif not isinstance(outcome, Kept) or not binding.is_removal:
+            return
+        for inode in left:
+            if isinstance(inode, DirectoryInode):
+                self.expect(Look(self._directory, binding.name, entry, inode))
 
     def filled(self, batch: Iterable[Flight], listing: Listing) -> None:
         """A batch has landed in a directory that other clients know."""
         put = {flight.binding.name for flight in batch if isinstance(flight.edit, SetChild)}
-        self._is_filled = self._is_filled or (bool(put) and not set(listing) - put)
+        looks_above = any(look.inode is None for look in self._looks)
+        if put and not set(listing) - put and not looks_above:
+            self.expect(Look(self._directory))
 
-    async def look_after(self) -> None:
+    def revived(self, revivals: Collection[SetChild]) -> None:
+        """These have landed."""
+        for look in tuple(self._looks):
+            if look.revival is not None and look.revival in revivals:
+                self._end(look)
+
+    def abandon(self) -> None:
+        """This directory is gone, and all that was in it."""
+        for look in tuple(self._looks):
+            self._end(look)
+
+    async def look_after(self) -> LafsError | None:
         """Look into what is gone, and whether this directory still is where it was.
 
-        Raises:
-            LafsError: that cannot be seen; call it again.
+        Returns why something cannot be seen: then call it again.
         """
-        while self._gone:
-            gone = self._gone[0]
-            if await self._is_missed(gone.inode):
-                log.warning("a directory that was removed or moved is back under its old name")
-                gone.inode.directory.mark_removed(False)
-                metadata = {} if gone.entry is None else decoded_metadata(gone.entry.metadata_json)
-                cap = gone.inode.cap
-                self.revivals.append(
-                    SetChild(gone.name, cap, metadata, base=Base.ABSENT, replace=True)
-                )
-            self._gone.remove(gone)
-        if self._is_filled:
-            await self._look_above()
-            self._is_filled = False
+        trouble: LafsError | None = None
+        for look in tuple(self._looks):
+            try:
+                if look.inode is None:
+                    await self._look_above()
+                    self._end(look)
+                elif look.revival is None:
+                    await self._look_into(look, look.inode)
+            except LafsError as error:
+                trouble = error
+        return trouble
 
-    async def _is_missed(self, inode: DirectoryInode) -> bool:
-        """Whether it, or what is in it, cannot be reached, though it should."""
-        directory = inode.directory
-        if not directory.is_removed:
-            return bool(inode.edges) and not await _is_reachable(inode)
-        if not await _is_empty(directory, trio.CapacityLimiter(LOOKS)):
-            return True
-        directory.abandon()
-        return False
+    def _end(self, look: Look) -> None:
+        look.is_over = True
+        if look.inode is not None:
+            look.inode.opens -= 1
+        self._looks.remove(look)
+        self._recorder.changed_look(look)
+
+    def _keep(self, binding: Binding, inode: DirectoryInode) -> None:
+        """Somebody has put something into a directory that we take away: it stays if it is there.
+
+        It is not if it was taken away before.
+        """
+        log.warning("a directory that was removed stays: another client has put something into it")
+        self.expect(Look(self._directory, binding.name, binding.entry, inode))
+        if binding.is_removal:
+            self._directory.drop(binding)
+        else:  # what took its place becomes a conflicting copy
+            binding.base, binding.entry, binding.maybe = Base.ABSENT, None, ()
+            binding.leaves(())
+
+    async def _look_into(self, look: Look, inode: DirectoryInode) -> None:
+        is_missed = await _is_missed(inode)
+        if is_missed:
+            child = (await self._directory.node.table(0)).get(look.name)
+            is_missed = not is_base(child, inode.cap)
+            inode.directory.mark_removed(False)
+        if not is_missed:
+            self._end(look)
+            return
+        log.warning("a directory that was removed or moved is back under its old name")
+        metadata = {} if look.entry is None else decoded_metadata(look.entry.metadata_json)
+        look.revival = SetChild(look.name, inode.cap, metadata, base=Base.ABSENT, replace=True)
 
     async def _look_above(self) -> None:
         for inode in tuple(self._directory.inodes.values()):
-            for edge in tuple(inode.edges):
-                above = edge.binding
-                listing = await above.directory.node.table(0)
-                if edge.is_attached and not above.holds and above.name not in listing:
-                    above.restore()
+            with inode.pinned():
+                for edge in tuple(inode.edges):
+                    above = edge.binding
+                    child = (await above.directory.node.table(0)).get(above.name)
+                    is_gone = not is_base(child, inode.cap)
+                    if edge in above.edges and not above.holds and is_gone:
+                        above.restore()
+
+
+async def _is_missed(inode: DirectoryInode) -> bool:
+    """Whether it, or what is in it, cannot be reached, though it should.
+
+    Raises:
+        LafsError: that cannot be seen.
+    """
+    directory = inode.directory
+    if not directory.is_removed:
+        return not await _is_reachable(inode)
+    if not await _is_empty(directory, trio.CapacityLimiter(LOOKS)):
+        return True
+    if directory.is_removed:  # nobody has taken it up again meanwhile
+        directory.abandon()
+    return False
 
 
 async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool:
@@ -174,24 +257,27 @@ async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool
 
 
 async def _is_reachable(inode: DirectoryInode) -> bool:
-    """Whether the grid has it where it is here, as far as that was published, and all above it."""
-    while inode.number != ROOT_INODE:
-        if not inode.edges:
-            return False
-        edge = inode.edges[0]
-        listing = await edge.binding.directory.node.table(0)
-        if not edge.is_new and not is_base(listing.get(edge.binding.name), inode.cap):
-            return False
-        inode = edge.parent
-    return True
+    """Whether the grid has it where it is here, as far as that was published, and all above it.
+
+    Raises:
+        LafsError: that cannot be seen.
+    """
+    while path := _path_of(inode):
+        found = await _is_there(path)
+        if path == _path_of(inode):  # else something was moved meanwhile
+            return found
+    return True  # nobody wants it any more
 
 
-def _keep(binding: Binding, inode: DirectoryInode) -> None:
-    """Another client has put something into a directory that we took away: it stays."""
-    log.warning("a directory that was removed stays: another client has put something into it")
-    inode.directory.mark_removed(False)
-    if binding.is_removal:
-        binding.directory.drop(binding)
-    else:  # what took its place becomes a conflicting copy
-        binding.base, binding.entry, binding.maybe = Base.ABSENT, None, ()
-        binding.leaves(())
+def _path_of(inode: DirectoryInode) -> tuple[tuple[Edge, Binding], ...]:
+    """The edges that lead to it, nearest first, and the names that they have."""
+    return tuple((edge, edge.binding) for one in inode.edges[:1] for edge in one.path())
+
+
+async def _is_there(path: Sequence[tuple[Edge, Binding]]) -> bool:
+    for edge, binding in path:
+        if not edge.is_new:
+            listing = await binding.directory.node.table(0)
+            if not edge.is_new and not is_base(listing.get(binding.name), binding.base):
+                return False
+    return path[-1][0].parent.number == ROOT_INODE

@@ -2,7 +2,9 @@
 
 Theory. The journal is an image of what is pending (docs/decisions/0005): one row for each name that
 *holds* (:class:`~lafsfs.vfs.tree.bindings.Binding`), and one for each inode that such a name leads
-to, or that is a directory which such a name led to. :meth:`JournalRecorder.accept` makes the rows
+to, or that is a directory which such a name led to; one for each name on the way to those
+(:mod:`lafsfs.vfs.recording.places`), and one for each look that is yet to be taken
+(:mod:`lafsfs.vfs.publishing.removals`). :meth:`JournalRecorder.accept` makes the rows
 of whatever has changed the same as what is wanted now, in one commit: a verb is one step for
 whoever reads the journal, and a row that nothing needs any more goes with the first commit behind
 that.
@@ -25,43 +27,52 @@ Rules:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from lafsfs.caps import DirectoryCap
 from lafsfs.errors import JournalError, JournalFullError
 from lafsfs.journal import Put
-from lafsfs.vfs.recording.records import (
-    CURRENT,
-    NEW,
-    OLDER,
-    EdgeRecord,
-    InodeRecord,
-    NameRecord,
-    What,
+from lafsfs.vfs.recording.describing import (
+    concerned_by,
+    inode_record,
+    inside_of,
+    is_recorded,
+    look_record,
+    name_record,
+    needs_of,
 )
-from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode, LoopInode
+from lafsfs.vfs.recording.places import PlacePlan, Places
+from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lafsfs.journal import Journal
+    from lafsfs.vfs.publishing.removals import Look
     from lafsfs.vfs.staging.area import Kept, StagedContents
-    from lafsfs.vfs.tree.bindings import Binding, Edge
+    from lafsfs.vfs.tree.bindings import Binding
+    from lafsfs.vfs.tree.directories import Directory
     from lafsfs.vfs.tree.inodes import Inode
 
 log = logging.getLogger(__name__)
 
 LAZILY: Final = 0.1  # seconds until what nobody waits for is recorded
 TRY_AGAIN: Final = 1.0  # seconds after a commit that failed
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class _NameRow:
-    """The row of a name: its id, and the inodes whose rows it needs."""
+class _Row:
+    """The row of a name or of a look: its id, the inodes whose rows it needs, and the directories
+    whose places it needs."""
 
     id: int
     needs: tuple[Inode, ...]
+    inside: tuple[Directory, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -80,9 +91,12 @@ class _Step:
     puts: dict[int, Put] = field(default_factory=dict)
     deletes: list[int] = field(default_factory=list)
     blobs: dict[int, bytes] = field(default_factory=dict)
-    names: dict[Binding, _NameRow | None] = field(default_factory=dict)
+    names: dict[Binding, _Row | None] = field(default_factory=dict)
+    looks: dict[Look, _Row | None] = field(default_factory=dict)
     inodes: dict[Inode, _InodeRow | None] = field(default_factory=dict)
-    users: dict[Inode, int] = field(default_factory=dict)  # by how much there are more
+    users: Counter[Inode] = field(default_factory=Counter)  # by how much there are more
+    inside: Counter[Directory] = field(default_factory=Counter)  # the same
+    places: PlacePlan | None = None
     kept: list[tuple[StagedContents, Kept]] = field(default_factory=list)
 
 
@@ -93,8 +107,11 @@ class JournalRecorder:
         self._journal = journal
         self._changed: dict[Inode, None] = {}
         self._changed_names: dict[Binding, None] = {}
-        self._name_rows: dict[Binding, _NameRow] = {}
+        self._changed_looks: dict[Look, None] = {}
+        self._name_rows: dict[Binding, _Row] = {}
+        self._look_rows: dict[Look, _Row] = {}
         self._inode_rows: dict[Inode, _InodeRow] = {}
+        self._places = Places(journal.new_row)
         self._error: JournalError | None = None  # of the last commit
         self._wake = trio.Event()
 
@@ -115,6 +132,11 @@ class JournalRecorder:
         self._changed_names[binding] = None
         self._wake.set()
 
+    def changed_look(self, look: Look) -> None:
+        """See :class:`~lafsfs.vfs.recording.recorder.Recorder`."""
+        self._changed_looks[look] = None
+        self._wake.set()
+
     async def accept(self) -> None:
         """Record all that has changed, in one commit.
 
@@ -122,7 +144,7 @@ class JournalRecorder:
             JournalError: the local disk does not take it. It is tried again.
         """
         await self._journal.ready()
-        if self._changed or self._changed_names:
+        if self._changed or self._changed_names or self._changed_looks:
             self._commit()
 
     async def sync(self) -> None:
@@ -149,17 +171,29 @@ class JournalRecorder:
         """A row is of this inode. ``is_new``: it has a key pair."""
         self._inode_rows[inode] = _InodeRow(row, is_new=is_new)
 
+    def adopt_place(self, directory: Directory, row: int) -> None:
+        """A row is of the place of this directory, if it is there now."""
+        self._places.adopt(directory, row)
+
     def adopt_name(self, binding: Binding, row: int) -> None:
         """A row is of this name, as it is now."""
-        needs = _needs(binding)
-        self._name_rows[binding] = _NameRow(row, needs)
-        for inode in needs:
+        self._name_rows[binding] = self._adopted(_Row(row, needs_of(binding), inside_of(binding)))
+
+    def adopt_look(self, look: Look, row: int) -> None:
+        """A row is of this look."""
+        self._look_rows[look] = self._adopted(_Row(row, *concerned_by(look)))
+
+    def _adopted(self, row: _Row) -> _Row:
+        for inode in row.needs:
             self._inode_rows[inode].users += 1
+        self._places.adopt_inside(row.inside)
+        return row
 
     def adopted(self) -> None:
         """What is now is what the rows say."""
         self._changed.clear()
         self._changed_names.clear()
+        self._changed_looks.clear()
 
     # one commit
 
@@ -168,9 +202,12 @@ class JournalRecorder:
         changed, names = self._changed, self._changed_names
         for binding in (*names, *self._names_of_changed()):
             self._plan_name(step, binding)
+        for look in self._changed_looks:
+            self._plan_look(step, look)
         needed = (inode for inode, more in step.users.items() if more)
         for inode in dict.fromkeys((*changed, *needed, *self._not_new_any_more(step))):
             self._plan_inode(step, inode)
+        self._plan_places(step)
         if step.puts or step.deletes:
             try:
                 self._journal.commit(step.puts, step.deletes, step.blobs)
@@ -180,7 +217,7 @@ class JournalRecorder:
                 raise
             self._error = None
             self._take_note(step)
-        self._changed, self._changed_names = {}, {}
+        self._changed, self._changed_names, self._changed_looks = {}, {}, {}
 
     def _names_of_changed(self) -> dict[Binding, None]:
         """Names that begin or cease to hold because of what they lead to."""
@@ -189,27 +226,36 @@ class JournalRecorder:
             for inode in self._changed
             for edge in inode.edges
             if edge.binding not in self._changed_names
-            and (edge.binding in self._name_rows) != _is_recorded(edge.binding)
+            and (edge.binding in self._name_rows) != is_recorded(edge.binding)
         }
 
     def _plan_name(self, step: _Step, binding: Binding) -> None:
-        row = self._name_rows.get(binding)
-        before = () if row is None else row.needs
-        if _is_recorded(binding):
-            needs = _needs(binding)
-            row = _NameRow(self._journal.new_row() if row is None else row.id, needs)
-            step.names[binding] = row
-            step.puts[row.id] = Put(_name_record(binding).pack())
-        else:
-            needs = ()
-            step.names[binding] = None
-            if row is not None:
-                step.deletes.append(row.id)
-        if needs != before:
-            for inode in needs:
-                step.users[inode] = step.users.get(inode, 0) + 1
-            for inode in before:
-                step.users[inode] = step.users.get(inode, 0) - 1
+        before = self._name_rows.get(binding)
+        after = None
+        if is_recorded(binding):
+            row = self._journal.new_row() if before is None else before.id
+            after = _Row(row, needs_of(binding), inside_of(binding))
+            step.puts[row] = Put(name_record(binding).pack())
+        step.names[binding] = after
+        _count(step, before, after)
+
+    def _plan_look(self, step: _Step, look: Look) -> None:
+        before = self._look_rows.get(look)
+        after = None
+        if not look.is_over:
+            row = self._journal.new_row() if before is None else before.id
+            after = _Row(row, *concerned_by(look))
+            step.puts[row] = Put(look_record(look).pack())
+        step.looks[look] = after
+        _count(step, before, after)
+
+    def _plan_places(self, step: _Step) -> None:
+        changed = [*self._changed, *(edge.inode for one in step.names for edge in one.edges)]
+        below = [inode.below for inode in changed if inode.below is not None]
+        step.places = self._places.plan(step.inside, below)
+        step.deletes += self._places.deletes(step.places)
+        for row, value in self._places.puts(step.places).items():
+            step.puts[row] = Put(value)
 
     def _not_new_any_more(self, step: _Step) -> dict[Inode, None]:
         """Directories whose rows have key pairs and whose slots have been made since.
@@ -220,7 +266,7 @@ class JournalRecorder:
         concerned = {
             inode
             for binding in step.names
-            for inode in (*binding.directory.inodes.values(), *_needs(binding))
+            for inode in (*binding.directory.inodes.values(), *needs_of(binding))
             if isinstance(inode, DirectoryInode) and not inode.directory.node.is_new
         }
         rows = self._inode_rows
@@ -228,9 +274,9 @@ class JournalRecorder:
 
     def _plan_inode(self, step: _Step, inode: Inode) -> None:
         row = self._inode_rows.get(inode)
-        users = step.users.get(inode, 0) + (0 if row is None else row.users)
+        users = step.users[inode] + (0 if row is None else row.users)
         if users > 0:
-            record, kept = _inode_record(inode)
+            record, kept = inode_record(inode)
             if row is None:
                 row = _InodeRow(self._journal.new_row())
             row = _InodeRow(row.id, users, record.key is not None)
@@ -244,94 +290,29 @@ class JournalRecorder:
             step.deletes.append(row.id)
 
     def _take_note(self, step: _Step) -> None:
-        for binding, name_row in step.names.items():
-            if name_row is None:
-                self._name_rows.pop(binding, None)
-            else:
-                self._name_rows[binding] = name_row
-        for inode, inode_row in step.inodes.items():
-            if inode_row is None:
-                self._inode_rows.pop(inode, None)
-            else:
-                self._inode_rows[inode] = inode_row
+        _update(self._name_rows, step.names)
+        _update(self._look_rows, step.looks)
+        _update(self._inode_rows, step.inodes)
+        if step.places is not None:
+            self._places.take_note(step.places)
         for staged, kept in step.kept:
             staged.accepted(kept)
 
 
-def _is_recorded(binding: Binding) -> bool:
-    """Whether there is to be a row for a name."""
-    return binding.directory.names.get(binding.name) is binding and binding.holds
+def _update(rows: dict[Key, Value], changes: Mapping[Key, Value | None]) -> None:
+    """None is for those that go."""
+    for key, value in changes.items():
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value
 
 
-def _edge_of(binding: Binding) -> Edge | None:
-    """The edge that the row tells of: of several, which are paths to one directory, one that the
-    grid has yet to hear of."""
-    edges = binding.edges
-    return next((edge for edge in edges if edge.is_pending), edges[0] if edges else None)
-
-
-def _needs(binding: Binding) -> tuple[Inode, ...]:
-    """The inodes that must be known to make sense of a name's row."""
-    edge = _edge_of(binding)
-    left = (inode for inode in binding.left if isinstance(inode, DirectoryInode))
-    return tuple(dict.fromkeys((*left, *(() if edge is None else (edge.inode,)))))
-
-
-def _name_record(binding: Binding) -> NameRecord:
-    edge, in_flight = _edge_of(binding), binding.in_flight
-    maybe = binding.maybe
-    if in_flight is not None and in_flight.puts not in binding.expected:
-        maybe = (*maybe, in_flight.puts)
-    cap = binding.directory.node.cap
-    assert isinstance(cap, DirectoryCap)
-    return NameRecord(
-        cap,
-        binding.name,
-        binding.raw_name,
-        None if edge is None else EdgeRecord(edge.inode.number, _told(edge), edge.origin),
-        binding.base,
-        binding.entry,
-        maybe,
-        tuple(inode.number for inode in binding.left),
-        binding.made,
-        binding.directory.changed,
-    )
-
-
-def _told(edge: Edge) -> int:
-    if edge.is_new:
-        return NEW
-    return OLDER if edge.is_pending else CURRENT
-
-
-def _inode_record(inode: Inode) -> tuple[InodeRecord, Kept | None]:
-    """The record, and what is kept of staged contents."""
-    if isinstance(inode, FileInode):
-        return _file_record(inode)
-    if isinstance(inode, DirectoryInode):
-        node = inode.directory.node
-        what = What.REMOVED if inode.directory.is_removed else What.DIRECTORY
-        key = None if node.key is None else node.key.der
-        return InodeRecord(inode.number, what, inode.posix, node.cap, key=key), None
-    assert isinstance(inode, LoopInode)
-    record = InodeRecord(inode.number, What.LOOP, inode.posix, inode.cap, target=inode.target)
-    return record, None
-
-
-def _file_record(inode: FileInode) -> tuple[InodeRecord, Kept | None]:
-    staged, posix = inode.staged, inode.posix
-    kept = beneath = None
-    if staged is not None:
-        kept = staged.describe()
-        beneath = None if kept.base is None else kept.base.cap
-    if inode.is_mutable:
-        posix = replace(posix, size=inode.known_size)
-    record = InodeRecord(
-        inode.number,
-        What.FILE,
-        posix,
-        inode.cap,
-        beneath,
-        tuple(sorted(inode.superseded)),
-    )
-    return record, kept
+def _count(step: _Step, before: _Row | None, after: _Row | None) -> None:
+    """Note what one row more, or less, needs."""
+    if after is None and before is not None:
+        step.deletes.append(before.id)
+    for row, count in ((before, Counter.subtract), (after, Counter.update)):
+        if row is not None:
+            count(step.users, row.needs)
+            count(step.inside, row.inside)

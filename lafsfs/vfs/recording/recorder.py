@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 if TYPE_CHECKING:
+    from lafsfs.vfs.publishing.removals import Look
     from lafsfs.vfs.tree.bindings import Binding
     from lafsfs.vfs.tree.inodes import Inode
 
@@ -30,6 +31,9 @@ class Recorder(Protocol):
 
     def changed_name(self, binding: Binding) -> None:
         """What is wanted under a name, or what the grid has there, is not what was recorded."""
+
+    def changed_look(self, look: Look) -> None:
+        """There is something to be looked at, or that is over."""
 
     async def accept(self) -> None:
         """Record all that has changed, in one step.
@@ -66,6 +70,9 @@ class MemoryRecorder:
 
     def changed_name(self, binding: Binding) -> None:
         self.names[binding] = None
+
+    def changed_look(self, look: Look) -> None:
+        return
 
     async def accept(self) -> None:
         self.accepts += 1

@@ -1,11 +1,15 @@
 """What the journal's rows say: pending inodes and pending names, as CBOR. Pure.
 
-A row is a CBOR list that begins with ``VERSION`` and the kind of row:
+A row is a CBOR list that begins with a version and the kind of row:
 
     inode   number, what it is, attributes, capability, capability beneath staged contents,
             digests of superseded capabilities, key pair (DER), target
     name    capability of the directory, stored name, local bytes, edge, base, entry, maybe, left,
             when the name was made, when the directory changed
+    place   capability of a directory, stored name, entry: something pending is in what it leads to
+    look    capability of a directory, stored name, entry, inode: see LookRecord
+
+Inodes and names are of version 1, places and looks of version 2.
 
 A capability is its text, or the two slots of one that is unknown; an entry is the table's bytes; an
 edge is the number of its inode, how far the grid has heard of it, and the entry it came from.
@@ -25,25 +29,40 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import cbor2
 
-from lafsfs.caps import DirectoryCap, UnknownCap, parse
 from lafsfs.errors import BadCapabilityError, DeepImmutableError, FormatError, JournalFormatError
 from lafsfs.formats import cbor
-from lafsfs.formats.dirtable import Entry, parse_entry
-from lafsfs.nodes.edits import Base
-from lafsfs.vfs.posix.attributes import Kind, Posix
+from lafsfs.vfs.recording.fields import (
+    as_base,
+    as_bytes,
+    as_cap,
+    as_directory,
+    as_entry,
+    as_integer,
+    as_list,
+    as_posix,
+    as_text,
+    as_whole,
+    packed_base,
+    packed_cap,
+    packed_entry,
+    packed_posix,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from lafsfs.caps import Cap
+    from lafsfs.caps import Cap, DirectoryCap, UnknownCap
+    from lafsfs.formats.dirtable import Entry
     from lafsfs.nodes.edits import BaseCap
+    from lafsfs.vfs.posix.attributes import Posix
 
-VERSION: Final = 1
-_INODE: Final = 1
-_NAME: Final = 2
+VERSION: Final = 2  # the newest of them
+_INODE: Final = (1, 1)
+_NAME: Final = (1, 2)
+_PLACE: Final = (2, 3)
+_LOOK: Final = (2, 4)
 _MAX_DEPTH: Final = 8
 _MAX_ITEMS: Final = 1 << 20
-_LIMIT: Final = 1 << 63  # of 64 signed bits
 
 NEW: Final = 0  # the grid never had the inode under the name
 OLDER: Final = -1  # it has something older there
@@ -80,11 +99,10 @@ class InodeRecord:
         """The row's value."""
         return cbor2.dumps(
             [
-                VERSION,
-                _INODE,
+                *_INODE,
                 self.number,
                 self.what.value,
-                _packed_posix(self.posix),
+                packed_posix(self.posix),
                 packed_cap(self.cap),
                 packed_cap(self.beneath),
                 self.superseded,
@@ -128,15 +146,14 @@ class NameRecord:
         edge = self.edge
         return cbor2.dumps(
             [
-                VERSION,
-                _NAME,
+                *_NAME,
                 packed_cap(self.directory) if directory is None else directory,
                 self.name,
                 self.raw_name,
-                None if edge is None else [edge.number, edge.told, _packed_entry(edge.origin)],
-                _packed_base(self.base),
-                _packed_entry(self.entry),
-                [_packed_base(one) for one in self.maybe],
+                None if edge is None else [edge.number, edge.told, packed_entry(edge.origin)],
+                packed_base(self.base),
+                packed_entry(self.entry),
+                [packed_base(one) for one in self.maybe],
                 self.left,
                 self.made,
                 self.changed,
@@ -144,16 +161,36 @@ class NameRecord:
         )
 
 
-Record: TypeAlias = InodeRecord | NameRecord
+@dataclass(frozen=True, slots=True)
+class PlaceRecord:
+    """A name on the way to something pending, as the grid has it: it leads to a directory."""
+
+    directory: DirectoryCap
+    name: str
+    entry: Entry = field(repr=False)
+
+    def pack(self) -> bytes:
+        """The row's value."""
+        return cbor2.dumps([*_PLACE, packed_cap(self.directory), self.name, self.entry.raw])
 
 
-def packed_cap(cap: Cap | UnknownCap | None) -> str | tuple[str | None, str | None] | None:
-    """A capability as a row holds it: all of it, so keep it secret."""
-    if cap is None:
-        return None
-    if isinstance(cap, UnknownCap):
-        return cap.write, cap.read
-    return cap.danger_text()
+@dataclass(frozen=True, slots=True)
+class LookRecord:
+    """What is yet to be looked at in or above ``directory``: see
+    :class:`~lafsfs.vfs.publishing.removals.Look`. ``number``: of an inode."""
+
+    directory: DirectoryCap
+    name: str = ""
+    entry: Entry | None = field(default=None, repr=False)
+    number: int | None = None
+
+    def pack(self) -> bytes:
+        """The row's value."""
+        cap, entry = packed_cap(self.directory), packed_entry(self.entry)
+        return cbor2.dumps([*_LOOK, cap, self.name, entry, self.number])
+
+
+Record: TypeAlias = InodeRecord | NameRecord | PlaceRecord | LookRecord
 
 
 def unpack(row: int, value: bytes) -> Record:
@@ -180,41 +217,6 @@ def unpack(row: int, value: bytes) -> Record:
     return record
 
 
-# --- packing --------------------------------------------------------------------------------------
-
-
-def _packed_posix(posix: Posix) -> list[Any]:
-    return [
-        posix.kind.value,
-        posix.mode,
-        posix.uid,
-        posix.gid,
-        posix.atime,
-        posix.mtime,
-        posix.ctime,
-        posix.btime,
-        posix.mtime_set,
-        posix.rdev,
-        posix.nlink,
-        posix.size,
-        posix.number,
-        dict(posix.xattrs),
-    ]
-
-
-def _packed_entry(entry: Entry | None) -> bytes | None:
-    return None if entry is None else entry.raw
-
-
-def _packed_base(base: BaseCap) -> Any:  # noqa: ANN401
-    """Nothing for nothing, as an absent capability is never a base."""
-    if isinstance(base, Base):
-        if base is not Base.ABSENT:
-            raise ValueError("a name is based on what was seen there")
-        return None
-    return packed_cap(base)
-
-
 # --- unpacking ------------------------------------------------------------------------------------
 
 
@@ -230,134 +232,70 @@ def _record(fields: Any) -> Record:  # noqa: ANN401
     version, kind, *rest = fields
     if version > VERSION:
         raise _NewerError(version)
-    if version == VERSION and kind == _INODE and len(rest) == 8:
-        return _inode(rest)
-    if version == VERSION and kind == _NAME and len(rest) == 10:
-        return _name(rest)
-    raise FormatError("it is no record that is known")
+    if not isinstance(kind, int):
+        raise FormatError("it is no record")
+    size, unpacked = _KINDS.get((version, kind), (-1, None))
+    if unpacked is None or len(rest) != size:
+        raise FormatError("it is no record that is known")
+    return unpacked(rest)
 
 
 def _inode(fields: list[Any]) -> InodeRecord:
     number, what, posix, cap, beneath, superseded, key, target = fields
     return InodeRecord(
-        _whole(number),
-        What(_whole(what)),
-        _posix(posix),
-        _cap(cap),
-        _cap(beneath),
-        tuple(_text(one) for one in _list(superseded)),
-        None if key is None else _bytes(key),
-        _bytes(target),
+        as_whole(number),
+        What(as_whole(what)),
+        as_posix(posix),
+        as_cap(cap),
+        as_cap(beneath),
+        tuple(as_text(one) for one in as_list(superseded)),
+        None if key is None else as_bytes(key),
+        as_bytes(target),
     )
 
 
 def _name(fields: list[Any]) -> NameRecord:
     directory, name, raw_name, edge, base, entry, maybe, left, made, changed = fields
-    cap = _cap(directory)
-    if not isinstance(cap, DirectoryCap):
-        raise FormatError("a name is in a directory")
     return NameRecord(
-        cap,
-        _text(name),
-        None if raw_name is None else _bytes(raw_name),
+        as_directory(directory),
+        as_text(name),
+        None if raw_name is None else as_bytes(raw_name),
         None if edge is None else _edge(edge),
-        _base(base),
-        _entry(entry),
-        tuple(_base(one) for one in _list(maybe)),
-        tuple(_whole(one) for one in _list(left)),
-        None if made is None else _integer(made),
-        _integer(changed),
+        as_base(base),
+        as_entry(entry),
+        tuple(as_base(one) for one in as_list(maybe)),
+        tuple(as_whole(one) for one in as_list(left)),
+        None if made is None else as_integer(made),
+        as_integer(changed),
     )
+
+
+def _place(fields: list[Any]) -> PlaceRecord:
+    directory, name, raw = fields
+    entry = as_entry(raw)
+    if entry is None:
+        raise FormatError("a place is known by its entry")
+    return PlaceRecord(as_directory(directory), as_text(name), entry)
+
+
+def _look(fields: list[Any]) -> LookRecord:
+    directory, name, entry, number = fields
+    whole = None if number is None else as_whole(number)
+    return LookRecord(as_directory(directory), as_text(name), as_entry(entry), whole)
 
 
 def _edge(fields: Any) -> EdgeRecord:  # noqa: ANN401
-    if len(_list(fields)) != 3:
+    if len(as_list(fields)) != 3:
         raise FormatError("an edge has three parts")
     number, told, origin = fields
-    if _integer(told) not in (NEW, OLDER, CURRENT):
+    if as_integer(told) not in (NEW, OLDER, CURRENT):
         raise FormatError("the grid has heard of an edge, or of an older one, or not")
-    return EdgeRecord(_whole(number), told, _entry(origin))
+    return EdgeRecord(as_whole(number), told, as_entry(origin))
 
 
-def _posix(fields: Any) -> Posix:  # noqa: ANN401
-    if len(_list(fields)) != 14 or not isinstance(fields[-1], dict):
-        raise FormatError("attributes have fourteen parts")
-    kind, mode, uid, gid, atime, mtime, ctime, btime, mtime_set, rdev, nlink, size, number, x = (
-        fields
-    )
-    return Posix(
-        kind=Kind(_text(kind)),
-        mode=_whole(mode),
-        uid=_whole(uid),
-        gid=_whole(gid),
-        atime=_integer(atime),
-        mtime=_integer(mtime),
-        ctime=_integer(ctime),
-        btime=_integer(btime),
-        mtime_set=None if mtime_set is None else _integer(mtime_set),
-        rdev=_whole(rdev),
-        nlink=_whole(nlink),
-        size=None if size is None else _whole(size),
-        number=None if number is None else _whole(number),
-        **_xattrs(x),
-    )
-
-
-def _xattrs(value: Mapping[Any, Any]) -> dict[str, Mapping[bytes, bytes]]:
-    """Nothing for none, so that all who have none share one mapping."""
-    return {"xattrs": {_bytes(key): _bytes(one) for key, one in value.items()}} if value else {}
-
-
-def _cap(value: Any) -> Cap | UnknownCap | None:  # noqa: ANN401
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return parse(value)
-    if len(_list(value)) != 2:
-        raise FormatError("an unknown capability has two slots")
-    write, read = (None if one is None else _text(one) for one in value)
-    return UnknownCap(write, read)
-
-
-def _base(value: Any) -> BaseCap:  # noqa: ANN401
-    cap = _cap(value)
-    return Base.ABSENT if cap is None else cap
-
-
-def _entry(value: Any) -> Entry | None:  # noqa: ANN401
-    if value is None:
-        return None
-    entry = parse_entry(_bytes(value))
-    if not isinstance(entry, Entry):
-        raise FormatError("an entry of a directory can be read")
-    return entry
-
-
-def _list(value: Any) -> list[Any]:  # noqa: ANN401
-    if not isinstance(value, list):
-        raise FormatError("a list is wanted")
-    return value
-
-
-def _bytes(value: Any) -> bytes:  # noqa: ANN401
-    if not isinstance(value, bytes):
-        raise FormatError("bytes are wanted")
-    return value
-
-
-def _text(value: Any) -> str:  # noqa: ANN401
-    if not isinstance(value, str):
-        raise FormatError("text is wanted")
-    return value
-
-
-def _integer(value: Any) -> int:  # noqa: ANN401
-    if not isinstance(value, int) or isinstance(value, bool) or not -_LIMIT <= value < _LIMIT:
-        raise FormatError("a number is wanted")
-    return value
-
-
-def _whole(value: Any) -> int:  # noqa: ANN401
-    if _integer(value) < 0:
-        raise FormatError("a number that is not negative is wanted")
-    return int(value)
+_KINDS: Final[Mapping[tuple[int, int], tuple[int, Callable[[list[Any]], Record]]]] = {
+    _INODE: (8, _inode),
+    _NAME: (10, _name),
+    _PLACE: (3, _place),
+    _LOOK: (4, _look),
+}

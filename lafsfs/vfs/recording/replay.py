@@ -8,8 +8,9 @@ Rules:
 
 - All rows are understood, and fit together, or nothing is mounted, and the journal stays as it is.
 - A directory that was removed is so again: what is pending in it is published if it comes back.
-- A directory that contains something pending is in the table by its number, without a name, until
-  somebody looks it up; then it is joined (:mod:`lafsfs.vfs.tree.tree`).
+- A directory that contains something pending is where it was: the names on the way to it are as the
+  rows of their places say, until somebody looks (:mod:`lafsfs.vfs.tree.tree`). Without such a row,
+  as an older version left them, it is in the table by its number, until it is looked up and joined.
 - Of a name in several paths to one directory, one path is known until another is looked up.
 - Contents that cannot be read back keep their name and their row, and reading them fails.
 """
@@ -30,8 +31,17 @@ from lafsfs.nodes.filenode import UnknownNode
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.posix import numbers
 from lafsfs.vfs.posix.attributes import Kind, Posix
+from lafsfs.vfs.publishing.removals import Look
 from lafsfs.vfs.recording.lost import LostContents
-from lafsfs.vfs.recording.records import CURRENT, InodeRecord, NameRecord, What, unpack
+from lafsfs.vfs.recording.records import (
+    CURRENT,
+    InodeRecord,
+    LookRecord,
+    NameRecord,
+    PlaceRecord,
+    What,
+    unpack,
+)
 from lafsfs.vfs.staging.staged import Kept
 from lafsfs.vfs.tree.bindings import Edge
 from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode, LoopInode
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
 
     from lafsfs.journal import ContentsRef, Row
     from lafsfs.nodes.filenode import FileNode
+    from lafsfs.nodes.listing import Child
     from lafsfs.vfs.recording.durable import JournalRecorder
     from lafsfs.vfs.staging.staged import StagedContents
     from lafsfs.vfs.tree.bindings import Binding
@@ -79,8 +90,10 @@ async def replay(tree: Tree, recorder: JournalRecorder, rows: Sequence[Row]) -> 
         record = unpack(row.id, row.value)
         if isinstance(record, InodeRecord):
             replaying.expect(row, record)
-        else:
+        elif isinstance(record, NameRecord):
             names.append((row, record))
+        else:
+            replaying.expect_way(row, record)
         if not number % AT_ONCE:
             await trio.lowlevel.checkpoint()
     await replaying.restore_inodes()
@@ -96,6 +109,8 @@ class _Replay:
         self._recorder = recorder
         self._rows: dict[int, tuple[Row, InodeRecord]] = {}  # by inode number
         self._inodes: dict[int, Inode] = {}
+        self._places: dict[Directory, tuple[Row, Directory, Child]] = {}  # by what is there
+        self._looks: list[tuple[Row, LookRecord]] = []
         self.size = 0
 
     def expect(self, row: Row, record: InodeRecord) -> None:
@@ -103,6 +118,20 @@ class _Replay:
         if record.number in self._rows or record.number == ROOT_INODE:
             raise _misfit(row, "there is another of that inode")
         self._rows[record.number] = row, record
+
+    def expect_way(self, row: Row, record: PlaceRecord | LookRecord) -> None:
+        """There is a row of that place, or look."""
+        if isinstance(record, LookRecord):
+            self._looks.append((row, record))
+            return
+        above = self._tree.directory(record.directory)
+        child = above.node.child_of(record.name, record.entry)
+        if not isinstance(child.cap, DirectoryCap):
+            raise _misfit(row, "it leads to no directory")
+        directory = self._tree.directory(child.cap)
+        if directory in self._places:
+            raise _misfit(row, "there is another of that directory")
+        self._places[directory] = row, above, child
 
     async def restore_inodes(self) -> None:
         """Make all inodes, new directories first: their nodes are found by capability then."""
@@ -170,6 +199,9 @@ class _Replay:
     def restore_names(self, names: Sequence[tuple[Row, NameRecord]]) -> None:
         """Bind what is wanted under each name. Everything shows from here on."""
         bindings = [self._binding(row, record) for row, record in names]
+        for number, (_, one) in self._rows.items():
+            if one.what is What.DIRECTORY:
+                self._tree.table.add(self._inodes[number])
         for (row, record), binding in zip(names, bindings, strict=True):
             self._attach(row, record, binding)
         for (_, record), binding in zip(names, bindings, strict=True):
@@ -182,7 +214,24 @@ class _Replay:
         for (row, _), binding in zip(names, bindings, strict=True):
             self._recorder.adopt_name(binding, row.id)
             binding.directory.note(binding)
+        for directory in tuple(self._places):
+            self._parent(directory)
+        for row, look in self._looks:
+            self._look(row, look)
         self._recorder.adopted()
+
+    def _look(self, row: Row, record: LookRecord) -> None:
+        directory = self._tree.directory(record.directory)
+        look = Look(directory, record.name, record.entry)
+        if record.number is not None:
+            inode = self._inodes.get(record.number)
+            if not isinstance(inode, DirectoryInode):
+                raise _misfit(row, "there is none of what is to be looked at")
+            look.inode = inode
+        directory.publisher.removals.expect(look)
+        directory.note_work()
+        self._recorder.adopt_look(look, row.id)
+        directory.publisher.kick()
 
     def _binding(self, row: Row, record: NameRecord) -> Binding:
         directory = self._tree.directory(record.directory)
@@ -211,10 +260,17 @@ class _Replay:
         Edge(binding, parent, inode, told, record.edge.origin).attach()
 
     def _parent(self, directory: Directory) -> DirectoryInode:
-        """An inode of the directory: where it is known, or without a name yet."""
+        """An inode of the directory: where it is, or without a name if that is not known."""
+        tree = self._tree
+        place = self._places.pop(directory, None)
+        if place is not None:
+            row, above, child = place
+            parent = self._parent(above)
+            if child.name not in above.names:
+                tree.arrivals.arrive(parent, child)
+            self._recorder.adopt_place(directory, row.id)
         for inode in directory.inodes.values():
             return inode
-        tree = self._tree
         index = directory.node.cap.storage_index
         assert index is not None
         number = numbers.object_number(index)

@@ -46,6 +46,8 @@ class Arrivals:
         if is_known:
             self._join(inode, edge, cap, posix)
         edge.attach()
+        if is_known and inode.below is not None:
+            self._tree.recorder.changed(inode)  # it is somewhere else
         if edge.is_pending:
             parent.directory.note(binding)
         return edge

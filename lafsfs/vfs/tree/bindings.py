@@ -158,14 +158,15 @@ class Binding:
         return in_use and any(inode.below is directory for inode in self.left)
 
     def keep(self) -> bool:
-        """Whether it is linked again, since somebody removed a directory that we put things into.
+        """Whether it stays, since somebody removed a directory that we put things into.
 
-        Had they been there, it would not have been removed.
+        Had they been there, it would not have been removed: so it is linked again. Where it is not
+        known whether others have something in it, that is seen when ours is there.
         """
         if any(edge.inode.below and edge.inode.below.is_being_filled for edge in self.edges):
             self.restore()
             return True
-        return False
+        return any(self.directory.has_work_below(edge.inode) for edge in self.edges)
 
     def restore(self) -> None:
         """Another client has removed it or put something else there; link it again all the same."""

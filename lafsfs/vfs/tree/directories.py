@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lafsfs.nodes.dirnode import DirectoryNode
     from lafsfs.nodes.listing import Child, Listing
     from lafsfs.vfs.publishing.publisher import Outgoing
-    from lafsfs.vfs.tree.inodes import DirectoryInode
+    from lafsfs.vfs.tree.inodes import DirectoryInode, Inode
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,11 @@ class Directory:
             return False
         return bool(self.dirty) or self.node.is_new or self.publisher.is_unfinished
 
+    def has_work_below(self, inode: Inode) -> bool:
+        """Whether the grid has yet to hear of something in ``inode`` or further down."""
+        pending = [one for other in self._outgoing.pending for one in other.inodes.values()]
+        return any(above is inode for one in pending for above in one.path())
+
     @property
     def first_to_make(self) -> Directory:
         """Itself, or the new directory below it that is to be made before it."""
@@ -145,12 +150,14 @@ class Directory:
             below = self.removed_below()
             for binding in tuple(self.dirty):
                 self.drop(binding)
+            self.publisher.removals.abandon()
             for directory in below:
                 directory.abandon()
 
     def removed_below(self) -> list[Directory]:
         """Directories that were removed from it, which the grid may still have in it."""
-        found = (inode.below for binding in self.names.values() for inode in binding.left)
+        found = [inode.below for binding in self.names.values() for inode in binding.left]
+        found += self.publisher.removals.below
         return [below for below in found if below is not None and below.is_removed]
 
     def drop(self, binding: Binding) -> None:

@@ -218,7 +218,9 @@ class DirectoryInode(Inode):
 
     @property
     def is_idle(self) -> bool:
-        return super().is_idle and not self.children and self.number != ROOT_INODE
+        if self.children or self.number == ROOT_INODE or self.directory.has_work:
+            return False
+        return super().is_idle
 
     @property
     def parent(self) -> DirectoryInode | None:

@@ -183,6 +183,8 @@ class Tree:
         """The name leads to nothing here any more, as far as this path is concerned."""
         self.tell(Changed(edge.parent.number, name=shown_name(edge)))
         edge.forget()
+        if edge.inode.below is not None:
+            self.recorder.changed(edge.inode)
         self.table.drop_if_idle(edge.inode)
 
     # changes of ours
