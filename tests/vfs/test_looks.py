@@ -16,7 +16,7 @@ from lafsfs.errors import NotEnoughSharesError, ServerUnavailableError
 from lafsfs.journal import Journal, Limits
 from lafsfs.journal.faultpoints import watch
 from lafsfs.nodes.edits import SetChild, Unlink
-from lafsfs.vfs.publishing.awaiting import settle_name
+from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.recording.durable import JournalRecorder
 from tests.vfs.conftest import ROOT, open_maker, open_world
 from tests.vfs.crashes import Image, copied_directory, copied_grid
