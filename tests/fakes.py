@@ -43,6 +43,7 @@ from lafsfs.errors import (
 from lafsfs.grid.api import (
     Allocation,
     LeaseSecrets,
+    Pieces,
     ReadVector,
     ServerVersion,
     ShareKind,
@@ -282,8 +283,14 @@ class FakeServer:
         return upload
 
     async def write_share(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self,
+        storage_index: bytes,
+        shnum: int,
+        upload_secret: bytes,
+        offset: int,
+        data: bytes | Pieces,
     ) -> bool:
+        data = data if isinstance(data, bytes) else b"".join(data)
         await self._arrive("write_share", storage_index, writes=True)
         upload = self._upload(storage_index, shnum, upload_secret)
         stop = offset + len(data)

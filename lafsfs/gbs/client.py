@@ -92,7 +92,7 @@ class Client:
         """
         async with self._pool.turn:
             self._dialer.check()
-            seconds = self._patience + (len(request.body) + carries) / SLOWEST_RATE
+            seconds = self._patience + (request.size + carries) / SLOWEST_RATE
             with trio.move_on_after(seconds):
                 try:
                     reply = await self._attempts(request, limit, attempts)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from lafsfs.gbs.nurl import Nurl
     from lafsfs.gbs.stream import TLSStream
+    from lafsfs.grid.api import Pieces
 
 MAX_HEAD = 16 << 10  # bytes of status line and headers; lafsfs/gbs/body.py bounds what follows
 MAX_INFORMATIONAL = 8  # 1xx replies before the real one
@@ -43,12 +44,17 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked. ``headers`` hold secrets, as does ``body``."""
+    """What is asked. ``headers`` hold secrets, as does ``body``, which is in pieces."""
 
     method: str
     target: str
     headers: Headers = field(default=(), repr=False)
-    body: bytes = field(default=b"", repr=False)
+    body: Pieces = field(default=(), repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(map(len, self.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +106,11 @@ class Connection:
             if self._stream.has_data():
                 raise ProtocolError("it answered before it was asked")
             head = self._begin(http, request)
-            if len(request.body) <= SEND_AT_ONCE:
-                await self._write(head, request.body)
+            if request.size <= SEND_AT_ONCE:
+                await self._write(head, *request.body)
                 reply = await self._receive(http, limit)
             else:
-                reply = await self._send_and_receive(http, (head, request.body), limit)
+                reply = await self._send_and_receive(http, (head, *request.body), limit)
         except BaseException:
             await self.aclose()
             raise
@@ -113,26 +119,24 @@ class Connection:
 
     def _begin(self, http: h11.Connection, request: Request) -> bytes:
         """Tell h11 of the whole request; returns what goes before the body."""
-        body = request.body
-        length = [("Content-Length", str(len(body)))] if request.method != "GET" else []
+        length = [("Content-Length", str(request.size))] if request.method != "GET" else []
         headers = [("Host", self.nurl.authority), *request.headers, *length]
         head = http.send(h11.Request(method=request.method, target=request.target, headers=headers))
-        http.send(h11.Data(data=body))
+        for piece in request.body:
+            http.send_with_data_passthrough(h11.Data(data=piece))
         http.send(h11.EndOfMessage())
         self._is_sent = False
         return head or b""
 
-    async def _write(self, head: bytes, body: bytes) -> None:
+    async def _write(self, *parts: bytes) -> None:
         try:
-            await self._stream.send_all(head, body)
+            await self._stream.send_all(*parts)
         except trio.BrokenResourceError:
             text = "the connection was lost while it was asked"
             raise ConnectionLostError(text) from None
         self._is_sent = True
 
-    async def _send_and_receive(
-        self, http: h11.Connection, parts: tuple[bytes, bytes], limit: int
-    ) -> Reply:
+    async def _send_and_receive(self, http: h11.Connection, parts: Pieces, limit: int) -> Reply:
         """Listen while sending: a refusal may come before the server has read everything."""
         outcome: Reply | ServerError | None = None
 

@@ -15,7 +15,7 @@ from lafsfs.gbs.connection import Request
 from lafsfs.grid.api import ShareKind
 
 if TYPE_CHECKING:
-    from lafsfs.grid.api import LeaseSecrets, SlotSecrets
+    from lafsfs.grid.api import LeaseSecrets, Pieces, SlotSecrets
 
 _ACCEPT: Final = (("Accept", messages.MIME_TYPE),)
 _CONTENT: Final = ("Content-Type", messages.MIME_TYPE)
@@ -51,17 +51,17 @@ def allocate(
     secrets = (*_lease_headers(lease), _secret("upload-secret", upload_secret))
     body = messages.pack_allocation(shnums, size)
     path = _path(ShareKind.IMMUTABLE, storage_index)
-    return Request("POST", path, (*_ACCEPT, _CONTENT, *secrets), body)
+    return Request("POST", path, (*_ACCEPT, _CONTENT, *secrets), (body,))
 
 
 def write_share(
-    storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+    storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: Pieces
 ) -> Request:
     """Bytes of a share that was allocated, at ``offset``."""
     headers = (
         *_ACCEPT,
         _BYTES,
-        ("Content-Range", messages.content_range_header(offset, len(data))),
+        ("Content-Range", messages.content_range_header(offset, sum(map(len, data)))),
         _secret("upload-secret", upload_secret),
     )
     return Request("PATCH", f"{_path(ShareKind.IMMUTABLE, storage_index)}/{shnum}", headers, data)
@@ -82,7 +82,7 @@ def read_test_write(storage_index: bytes, secrets: SlotSecrets, body: bytes) -> 
         *_lease_headers(secrets.lease),
     )
     path = f"{_path(ShareKind.MUTABLE, storage_index)}/read-test-write"
-    return Request("POST", path, headers, body)
+    return Request("POST", path, headers, (body,))
 
 
 def add_lease(storage_index: bytes, lease: LeaseSecrets) -> Request:
@@ -94,7 +94,7 @@ def add_lease(storage_index: bytes, lease: LeaseSecrets) -> Request:
 def advise_corrupt_share(kind: ShareKind, storage_index: bytes, shnum: int, reason: str) -> Request:
     """A complaint about a share."""
     path = f"{_path(kind, storage_index)}/{shnum}/corrupt"
-    return Request("POST", path, (_CONTENT,), messages.pack_reason(reason))
+    return Request("POST", path, (_CONTENT,), (messages.pack_reason(reason),))
 
 
 def _path(kind: ShareKind, storage_index: bytes) -> str:

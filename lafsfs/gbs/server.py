@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import math
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -47,13 +46,13 @@ if TYPE_CHECKING:
     from lafsfs.gbs.nurl import Nurl
     from lafsfs.grid.api import (
         LeaseSecrets,
+        Pieces,
         ReadVector,
         ServerVersion,
         SlotSecrets,
         TestWriteVectors,
     )
 
-PATCH_SIZE = 1 << 20  # bytes written in one request: more gains nothing
 MAX_UPLOADS = 4096  # unfinished uploads remembered
 
 log = logging.getLogger(__name__)
@@ -222,26 +221,25 @@ class GBSServer:
         return frozenset(aborted)
 
     async def write_share(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self,
+        storage_index: bytes,
+        shnum: int,
+        upload_secret: bytes,
+        offset: int,
+        data: bytes | Pieces,
     ) -> bool:
-        """See :class:`lafsfs.grid.api.StorageServer`."""
-        count = max(1, round(len(data) / PATCH_SIZE))
-        step = max(1, math.ceil(len(data) / count))
-        complete: list[bool] = []
-
-        async def write(start: int) -> None:
-            piece = data[start : start + step]
-            complete.append(
-                await self._patch(storage_index, shnum, upload_secret, offset + start, piece)
-            )
-
-        await all_of([partial(write, start) for start in range(0, len(data), step)])
-        if any(complete):
+        """See :class:`lafsfs.grid.api.StorageServer`. One request, however much it is."""
+        pieces = (data,) if isinstance(data, bytes) else data
+        if not any(pieces):
+            await trio.lowlevel.checkpoint()
+            return False
+        complete = await self._patch(storage_index, shnum, upload_secret, offset, pieces)
+        if complete:
             self._uploads.pop((storage_index, shnum), None)
-        return any(complete)
+        return complete
 
     async def _patch(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: Pieces
     ) -> bool:
         request = requests.write_share(storage_index, shnum, upload_secret, offset, data)
         try:

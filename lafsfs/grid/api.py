@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+Pieces: TypeAlias = tuple[bytes, ...]  # bytes that follow one another, as they were made
 
 
 class ShareKind(enum.Enum):
@@ -170,7 +172,12 @@ class StorageServer(Protocol):
         """
 
     async def write_share(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self,
+        storage_index: bytes,
+        shnum: int,
+        upload_secret: bytes,
+        offset: int,
+        data: bytes | Pieces,
     ) -> bool:
         """Write part of an immutable share; True once every byte of it has been written.
 

@@ -35,6 +35,7 @@ from lafsfs.grid import disk, slots
 from lafsfs.grid.api import (
     Allocation,
     LeaseSecrets,
+    Pieces,
     ReadVector,
     ServerVersion,
     ShareKind,
@@ -202,13 +203,23 @@ class LocalServer:
         return await self._run(allocate, storage_index, shnums, size, upload_secret, lease)
 
     async def write_share(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self,
+        storage_index: bytes,
+        shnum: int,
+        upload_secret: bytes,
+        offset: int,
+        data: bytes | Pieces,
     ) -> bool:
         """See :class:`lafsfs.grid.api.StorageServer`."""
         return not await self.write_range(storage_index, shnum, upload_secret, offset, data)
 
     async def write_range(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self,
+        storage_index: bytes,
+        shnum: int,
+        upload_secret: bytes,
+        offset: int,
+        data: bytes | Pieces,
     ) -> list[tuple[int, int]]:
         """As :meth:`write_share`; says which ranges ``[start, stop)`` are missing still.
 

@@ -40,7 +40,7 @@ from lafsfs.errors import NoSuchUploadError, ProtocolError
 from lafsfs.formats import containers
 from lafsfs.formats.containers import ImmutableContainer, Lease
 from lafsfs.grid import disk
-from lafsfs.grid.api import Allocation, LeaseSecrets
+from lafsfs.grid.api import Allocation, LeaseSecrets, Pieces
 from lafsfs.grid.ranges import WrittenRanges
 from lafsfs.grid.shares import IMMUTABLE_OWNER, ShareDirectory
 
@@ -238,7 +238,12 @@ class Uploads:
         )
 
     def write(
-        self, storage_index: bytes, shnum: int, upload_secret: bytes, offset: int, data: bytes
+        self,
+        storage_index: bytes,
+        shnum: int,
+        upload_secret: bytes,
+        offset: int,
+        data: bytes | Pieces,
     ) -> list[tuple[int, int]]:
         """Write part of a share, and say which ranges of it are missing: none once it is complete.
 
@@ -252,7 +257,7 @@ class Uploads:
             with upload.lock:
                 if upload.is_over:
                     raise self._no_such_upload(shnum)
-                self._write(upload, offset, data)
+                self._write(upload, offset, data if isinstance(data, bytes) else b"".join(data))
                 if not upload.written.covers(upload.size):
                     return upload.written.missing(upload.size)
                 self._complete(storage_index, shnum, upload)

@@ -1,16 +1,17 @@
 """Sending an upload's shares, each as a stream, to the servers that reserved room for them.
 
-Every share is written from front to back. What is appended waits in memory until a batch is worth a
-request; a batch goes to all servers at once, and the next one may follow before the last servers
-have theirs: pieces of a share may arrive in any order. A server that fails is dropped, and the
+Every share is written from front to back. What is appended waits in memory until it is worth a
+request, which stock servers take the longer for the more of them there are. Shares do not become
+due at once but by turns, so half as much waits as if they did, and a few requests are on their way
+all the time. Pieces of a share may arrive in any order. A server that fails is dropped, and the
 upload goes on for as long as the shares that remain make it happy.
 
 Rules:
 
 - A file of one segment is one write per share.
-- A server that hangs does not hold up the upload for as long as a line that slow might take: when
-  all others have written a batch and are enough, it gets a moment more, or many times what they
-  took, and is dropped then.
+- A server that hangs does not hold up the upload for as long as a line that slow might take: once
+  the others have overtaken a write, and are enough, it gets a moment more, or many times what they
+  took, and its server is dropped then.
 - A share counts once the server says it is complete; one that somebody else completed meanwhile
   (our own other upload of the same contents) counts like one that was there before.
 - Shares that we did not write are compared with what we would have written, where the share hash
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 import hmac
 import logging
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import trio
@@ -46,9 +49,10 @@ if TYPE_CHECKING:
     from lafsfs.grid.api import StorageServer
     from lafsfs.immutable.placement import Job, Places
 
-BATCH_SIZE = 1 << 20  # bytes of one share per request: requests of that size reach 280 MB/s
-MAX_BUFFERED = 16 << 20  # bytes of all shares together: what bounds memory when n is large
-MAX_TRAILING = 4 << 20  # bytes still on their way, of all shares, when the next batch follows
+REQUEST_SIZE = 4 << 20  # bytes of one share per request; each costs a stock server 0.8 ms more
+FIRST_REQUEST = 1 << 20  # bytes; the servers shall have something to do soon
+MAX_BUFFERED = 32 << 20  # bytes of all shares together: what bounds requests when n is large
+MAX_TRAILING = 8 << 20  # bytes still on their way, of all shares, when the next request follows
 
 STRAGGLING = 20.0  # seconds more for a server that is the last; a sleeping disk needs 15
 STRAGGLING_FACTOR = 10.0  # times what the others took: such a line is slow, and does not hang
@@ -63,27 +67,45 @@ class StaleSharesError(NotHappyError):
 class ShareWriter:
     """The stream of one share to one server."""
 
-    def __init__(self, server: StorageServer, shnum: int) -> None:
+    def __init__(self, server: StorageServer, shnum: int, first: int) -> None:
+        """``first``: bytes that are worth the first request."""
         self.server = server
         self.shnum = shnum
         self.complete = False
-        self.writes: set[trio.CancelScope] = set()  # on their way
+        self.buffered = 0
+        self._worth = first
         self._parts: list[bytes] = []
         self._start = 0  # where in the share the parts begin
-        self.buffered = 0
+
+    @property
+    def wanted(self) -> int:
+        """Bytes to append until there is enough for a request."""
+        return max(0, self._worth - self.buffered)
 
     def append(self, data: bytes) -> None:
         """Put data behind everything appended before."""
         self._parts.append(data)
         self.buffered += len(data)
 
-    def take(self) -> tuple[int, bytes]:
-        """What has been appended since the last call, and its offset in the share."""
-        offset, data = self._start, b"".join(self._parts)
+    def take(self, worth: int, started: float) -> Write:
+        """What has been appended since the last call. ``worth``: bytes for the next request."""
+        write = Write(self, self._start, tuple(self._parts), self.buffered, started)
         self._parts.clear()
-        self._start += len(data)
-        self.buffered = 0
-        return offset, data
+        self._start += self.buffered
+        self.buffered, self._worth = 0, worth
+        return write
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """``size`` bytes of one share, in pieces. ``started``: together with others, at that time."""
+
+    writer: ShareWriter
+    offset: int
+    data: tuple[bytes, ...] = field(repr=False)
+    size: int
+    started: float
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class Shareholders:
@@ -92,13 +114,16 @@ class Shareholders:
     def __init__(self, job: Job, places: Places) -> None:
         self._job = job
         self._held = {server: set(shnums) for server, shnums in places.held.items()}
+        taken = [(shnum, server) for server, own in places.reserved.items() for shnum in own]
+        taken.sort(key=itemgetter(0))  # neighbours on different servers
+        self._worth = min(REQUEST_SIZE, MAX_BUFFERED // max(1, len(taken)))
+        first = min(FIRST_REQUEST, self._worth)
         self._writers = [
-            ShareWriter(server, shnum)
-            for server, shnums in places.reserved.items()
-            for shnum in sorted(shnums)
+            ShareWriter(server, shnum, first + (self._worth - first) * turn // len(taken))
+            for turn, (shnum, server) in enumerate(taken)
         ]
         self._dropped: list[ShareWriter] = []
-        self._on_their_way = 0  # bytes of all shares
+        self._writes: set[Write] = set()  # on their way
         self._progress = trio.Event()
         self._notes: list[str] = list(places.notes.values())
         self._leased = frozenset(places.leased)
@@ -106,17 +131,25 @@ class Shareholders:
         self._stale = False
 
     @property
-    def room(self) -> int:
-        """Bytes of each share that a batch lacks; none once it has come together."""
-        longest = max((writer.buffered for writer in self._writers), default=0)
-        total = sum(writer.buffered for writer in self._writers)
-        share = (MAX_BUFFERED - total) // max(1, len(self._writers))
-        return max(0, min(BATCH_SIZE - longest, share))
+    def wanted(self) -> int:
+        """Bytes of each share to append until one of them has enough for a request."""
+        return min((writer.wanted for writer in self._writers), default=self._worth)
+
+    @property
+    def unplaced(self) -> int:
+        """Bytes of a share, on average, that are appended and not at their server yet."""
+        waiting = sum(writer.buffered for writer in self._writers) + self._on_their_way
+        return waiting // max(1, len(self._writers))
 
     @property
     def is_swollen(self) -> bool:
-        """Whether so much waits that it has to be sent, batch or no batch."""
+        """Whether so much waits that it has to be sent, whatever it is worth."""
         return sum(writer.buffered for writer in self._writers) >= MAX_BUFFERED
+
+    @property
+    def _on_their_way(self) -> int:
+        """Bytes of all shares."""
+        return sum(write.size for write in self._writes)
 
     def append(self, streams: Sequence[bytes]) -> None:
         """Append to every share: ``streams`` has the next bytes of each, by share number."""
@@ -129,52 +162,46 @@ class Shareholders:
             if writer.shnum == shnum:
                 writer.append(data)
 
-    def take(self) -> list[tuple[ShareWriter, int, bytes]]:
-        """Everything that waits, for :meth:`send`; more may be appended while it is under way."""
-        batch = [(writer, *writer.take()) for writer in self._writers if writer.buffered]
-        self._on_their_way += sum(len(data) for _, _, data in batch)
-        return batch
+    async def send(self, nursery: trio.Nursery, *, due: bool = False) -> None:
+        """Start sending what waits, or what is ``due`` of it, while not too much is on its way.
 
-    async def until_next(self) -> None:
-        """Wait until so little is on its way that the next batch may follow."""
-        while self._on_their_way > MAX_TRAILING:
-            self._progress = trio.Event()
-            await self._progress.wait()
-
-    async def send(self, batch: Sequence[tuple[ShareWriter, int, bytes]]) -> None:
-        """Write a batch to all servers at once. Never raises for what a server did."""
+        What servers do raises nothing. Raises NotHappyError when too few shares are left.
+        """
         started = trio.current_time()
-        writing = {writer: trio.CancelScope() for writer, _, _ in batch}
-        for writer, scope in writing.items():
-            writer.writes.add(scope)
-            if writer not in self._writers:  # any more
-                scope.cancel()
-        async with trio.open_nursery() as nursery:
-            for writer, offset, data in batch:
-                nursery.start_soon(self._write_in_time, writer, offset, data, writing, started)
+        self.require_happiness()
+        for writer in tuple(self._writers):
+            if not writer.buffered or (due and writer.wanted):
+                continue
+            while self._on_their_way > MAX_TRAILING:
+                self._progress = trio.Event()
+                await self._progress.wait()
+            self.require_happiness()
+            if writer in self._writers:  # still
+                write = writer.take(self._worth, started)
+                self._writes.add(write)
+                nursery.start_soon(self._send, write)
 
-    async def _write_in_time(
-        self,
-        writer: ShareWriter,
-        offset: int,
-        data: bytes,
-        writing: dict[ShareWriter, trio.CancelScope],
-        started: float,
-    ) -> None:
-        """One write of a batch. ``writing``: those that have not ended, and what ends them."""
-        with writing[writer] as scope:
-            await self._write(writer, offset, data)
-        del writing[writer]
-        writer.writes.discard(scope)
-        self._on_their_way -= len(data)
+    async def _send(self, write: Write) -> None:
+        with write.scope:
+            await self._write(write)
+        self._writes.discard(write)
         self._progress.set()
-        if scope.cancelled_caught:
-            self._drop_straggler(writer)
-        elif writing and self._happiness(without=writing) >= self._job.encoding.happy:
-            now = trio.current_time()
-            deadline = now + max(STRAGGLING, STRAGGLING_FACTOR * (now - started))
-            for straggler in writing.values():
-                straggler.deadline = min(straggler.deadline, deadline)
+        if write.scope.cancelled_caught:
+            self._drop_straggler(write.writer)
+        else:
+            self._press(write)
+
+    def _press(self, ended: Write) -> None:
+        """Give those that a write has overtaken a moment more, if the others are enough."""
+        slower = [write for write in self._writes if write.started <= ended.started]
+        without = {write.writer for write in slower}
+        if not slower or self._happiness(without) < self._job.encoding.happy:
+            return
+        now = trio.current_time()
+        for write in slower:
+            took = (now - ended.started) * max(1.0, write.size / ended.size)
+            deadline = now + max(STRAGGLING, STRAGGLING_FACTOR * took)
+            write.scope.deadline = min(write.scope.deadline, deadline)
 
     def _drop_straggler(self, writer: ShareWriter) -> None:
         """Go on without a share whose server the others wait for."""
@@ -185,16 +212,20 @@ class Shareholders:
         self._job.broker.note_failure(server)
         self._drop(writer, ServerUnavailableError(f"{server.name} kept the others waiting"))
 
-    async def _write(self, writer: ShareWriter, offset: int, data: bytes) -> None:
-        job, server = self._job, writer.server
+    async def _write(self, write: Write) -> None:
+        job, writer, server = self._job, write.writer, write.writer.server
         try:
             completes = await ask(
                 job.broker,
                 server,
                 lambda: server.write_share(
-                    job.storage_index, writer.shnum, job.upload_secret(server), offset, data
+                    job.storage_index,
+                    writer.shnum,
+                    job.upload_secret(server),
+                    write.offset,
+                    write.data,
                 ),
-                size=len(data) * max(1, len(self._writers)),  # they all share one line
+                size=self._on_their_way,  # they all share one line
             )
             writer.complete |= completes  # as one does, though perhaps not the last to be sent
         except NoSuchUploadError as error:
@@ -223,8 +254,9 @@ class Shareholders:
     def _forget(self, writer: ShareWriter) -> None:
         """Write no more of a share."""
         self._writers = [other for other in self._writers if other is not writer]
-        for write in writer.writes:
-            write.cancel()
+        for write in self._writes:
+            if write.writer is writer:
+                write.scope.cancel()
 
     def _drop(self, writer: ShareWriter, error: ServerError) -> None:
         """Go on without a share."""

@@ -1,6 +1,6 @@
 """Putting an immutable file on the grid.
 
-    key -> storage index -> places -> (read, encrypt, encode | send) per batch -> trees, UEB -> cap
+    key -> storage index -> places -> (read, encrypt, encode | send) by parts -> trees, UEB -> cap
 
 Rules:
 
@@ -10,8 +10,8 @@ Rules:
   steady source has hashed while it was written. Without, the key is random, drawn here or by the
   caller, and nothing converges.
 - Memory: a few megabytes or segments, and what :mod:`lafsfs.immutable.shareholders` lets wait,
-  however large the file. One batch is on its way while the next is encoded, all of its segments at
-  once. Hash trees grow by 32 bytes for each block.
+  however large the file. Some of it is on its way while more is encoded. Hash trees grow by 32
+  bytes for each block.
 - When an upload fails or is cancelled, no server is left with a reservation it could have been told
   about. Shares complete by then stay; they do no harm, and a later upload of the same finds them.
 """
@@ -142,7 +142,7 @@ class _Upload:
         share_size = self._encoder.layout.share_size
         self._job = Job(broker, secrets, encoding, chk_storage_index(key), share_size)
         self._next_segment = 0
-        self._sent = 0  # bytes of the source, up to the end of the newest batch
+        self._told = 0  # bytes of the source that are on servers
         self._again: TaggedHasher | None = None
 
     async def run(self, convergence: bytes | None) -> CHKCap:
@@ -158,16 +158,16 @@ class _Upload:
         return CHKCap(self._key, ueb_hash, geometry.k, geometry.n, geometry.size)
 
     async def _send_everything(self, holders: Shareholders) -> bytes:
-        header = self._encoder.header()
-        holders.append([header] * self._geometry.n)
+        holders.append([self._encoder.header()] * self._geometry.n)
         with plain_errors():
             async with trio.open_nursery() as nursery:
-                await self._fill(holders)
                 while self._next_segment < self._geometry.num_segments:
-                    await self._send_when_possible(holders, nursery)
-                    await self._fill(holders)
-                endings = await self._end(holders)
-                await self._send_when_possible(holders, nursery)
+                    await self._encode_next(holders)
+                    if self._next_segment < self._geometry.num_segments:
+                        await holders.send(nursery, due=True)
+                    self._tell(holders)
+                endings = await self._end(holders, nursery)
+                await holders.send(nursery)
         holders.require_happiness()
         tail_offset = self._encoder.layout.share_hash_chain.offset
         with plain_errors():
@@ -177,32 +177,30 @@ class _Upload:
         self._placed(self._geometry.size)
         return endings.ueb_hash
 
-    async def _send_when_possible(self, holders: Shareholders, nursery: trio.Nursery) -> None:
-        """Let a batch follow those before it, as soon as not too much of them is on its way."""
-        await holders.until_next()
-        holders.require_happiness()
-        self._placed(self._sent)  # but for little of it
-        self._sent = min(self._next_segment * self._geometry.segment_size, self._geometry.size)
-        nursery.start_soon(holders.send, holders.take())
-
-    async def _fill(self, holders: Shareholders) -> None:
-        """Read and encode segments until a batch has come together or none are left."""
+    def _tell(self, holders: Shareholders) -> None:
+        """Say how much is on servers, as if all shares were as far as they are on average."""
         geometry = self._geometry
-        while self._next_segment < geometry.num_segments and (room := holders.room) > 0:
-            start = geometry.segment_offset(self._next_segment)
-            count = div_ceil(room, geometry.block_size)
-            self._next_segment += count
-            end = min(geometry.size, start + count * geometry.segment_size)
-            plaintext = await read_exactly(self._source, start, end - start)
-            expansion = geometry.n * (end - start) // geometry.k
-            holders.append(await work_on(expansion, self._encode, plaintext))
+        encoded = min(self._next_segment * geometry.segment_size, geometry.size)
+        self._told = max(self._told, encoded - geometry.k * holders.unplaced)
+        self._placed(self._told)
+
+    async def _encode_next(self, holders: Shareholders) -> None:
+        """Read and encode segments until some share has enough for a request or none are left."""
+        geometry = self._geometry
+        start = geometry.segment_offset(self._next_segment)
+        count = max(1, div_ceil(holders.wanted, geometry.block_size))
+        self._next_segment += count
+        end = min(geometry.size, start + count * geometry.segment_size)
+        plaintext = await read_exactly(self._source, start, end - start)
+        expansion = geometry.n * (end - start) // geometry.k
+        holders.append(await work_on(expansion, self._encode, plaintext))
 
     def _encode(self, plaintext: bytes) -> list[bytes]:
         if self._again is not None:
             self._again.update(plaintext)
         return self._encoder.encode(plaintext)
 
-    async def _end(self, holders: Shareholders) -> Endings:
+    async def _end(self, holders: Shareholders, nursery: trio.Nursery) -> Endings:
         """Append trees, chains and UEB, once the contents proved to be the same in both passes."""
         if self._again is not None and not hmac.compare_digest(self._again.digest(), self._key):
             raise SourceChangedError("what is being uploaded changed between its two readings")
@@ -210,7 +208,7 @@ class _Upload:
         for shnum in range(self._geometry.n):
             holders.append_to(shnum, await work_on(64 * tree_size, self._encoder.trees, shnum))
             if holders.is_swollen:  # trees of many segments; small ones go with the last blocks
-                await holders.send(holders.take())
+                await holders.send(nursery)
         endings = await work_on(0, self._encoder.finish)
         holders.append(endings.endings)
         return endings

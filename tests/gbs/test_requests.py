@@ -29,7 +29,7 @@ CASES = [
         {"lease-renew-secret", "lease-cancel-secret", "upload-secret"},
     ),
     (
-        requests.write_share(INDEX, 1, UPLOAD, 5, b"1234567"),
+        requests.write_share(INDEX, 1, UPLOAD, 5, (b"123", b"4567")),
         "PATCH",
         f"{SHARES}/1",
         {"upload-secret"},
@@ -71,5 +71,5 @@ def test_each_shows_the_secrets_it_needs_and_no_other(
 def test_ranges_are_closed() -> None:
     read = dict(requests.read_share(ShareKind.IMMUTABLE, INDEX, 3, 5, 7).headers)
     assert read["Range"] == "bytes=5-11"
-    written = dict(requests.write_share(INDEX, 1, UPLOAD, 5, b"1234567").headers)
+    written = dict(requests.write_share(INDEX, 1, UPLOAD, 5, (b"123", b"4567")).headers)
     assert written["Content-Range"] == "bytes 5-11/*"

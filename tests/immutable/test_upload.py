@@ -62,10 +62,27 @@ async def test_many_segments_share_a_request(autojump_clock):
     assert [server.count("write_share") for server in servers] == [1] * 4
 
 
-async def test_shares_of_a_large_file_go_out_by_the_mebibyte():
+async def test_shares_of_a_large_file_go_out_by_several_mebibytes():
     servers, broker = empty_grid(1)
-    await put(broker, bytes(4 << 20), Encoding(1, 1, 1))
-    assert servers[0].count("write_share") == 4  # the last of them with all that ends the share
+    await put(broker, bytes(12 << 20), Encoding(1, 1, 1))
+    assert servers[0].count("write_share") == 4  # 1, 4, 4 MiB, and what is left
+
+
+async def test_shares_take_turns():
+    servers, broker = empty_grid(4)
+    sizes = {server.name: [] for server in servers}
+
+    class Measuring(FakeServer):
+        async def write_share(self, *args):
+            sizes[self.name].append(sum(map(len, args[-1])))
+            return await super().write_share(*args)
+
+    broker = Broker([Measuring(name) for name in sizes])
+    await put(broker, bytes(30 << 20), Encoding(2, 3, 4))
+    firsts = sorted(own[0] >> 18 for own in sizes.values())
+    assert firsts == [4, 8, 10, 14]  # quarters of a mebibyte, by half ones: blocks are not cut
+    for own in sizes.values():
+        assert {size >> 18 for size in own[1:-1]} == {16}
 
 
 async def test_storing_the_same_again_sends_no_share(autojump_clock):
@@ -126,14 +143,15 @@ async def test_one_segment_is_read_once_and_many_twice():
 
 
 async def test_what_is_large_is_read_by_pieces():
-    """For the key as it suits hashing, then as many segments as make a batch of the shares."""
+    """For the key as it suits hashing, then as many segments as one share lacks for a request."""
     _, broker = empty_grid(4)
     source = CountingSource(bytes(9 << 20))
     await put(broker, source, Encoding(2, 3, 4))
     first = [(0, 4 << 20), (4 << 20, 4 << 20), (8 << 20, 1 << 20)]
     assert source.reads[:3] == first
-    batches = [(start << 20, 2 << 20) for start in range(0, 8, 2)]
-    assert source.reads[3:] == [*batches, (8 << 20, 1 << 20)]
+    starts = [start for start, _ in source.reads[3:]]
+    assert starts == [start << 20 for start in (0, 2, 4, 5, 7)]
+    assert [start + size for start, size in source.reads[3:]] == [*starts[1:], 9 << 20]
 
 
 async def test_without_convergence_contents_are_read_once():
@@ -416,10 +434,10 @@ async def test_too_many_deaths_on_the_way_end_the_upload():
 async def test_an_upload_without_hope_is_not_carried_on():
     servers, broker = empty_grid(2)
     servers[0].fail_after = 1
-    source = CountingSource(bytes(6 << 20))
+    source = CountingSource(bytes(20 << 20))
     with pytest.raises(NotHappyError):
         await put(broker, source, Encoding(1, 2, 2), convergence=None)
-    assert source.reads == [(0, 1 << 20), (1 << 20, 1 << 20)]
+    assert sum(size for _, size in source.reads) <= 5 << 20
 
 
 class DoubtfulServer(FakeServer):
@@ -460,14 +478,14 @@ async def test_a_server_that_hangs_on_the_way_is_given_up(autojump_clock):
     assert set(spread_of(servers, cap.storage_index)) == {"fake1", "fake2", "fake3"}
 
 
-async def test_a_server_that_hangs_with_several_batches_is_given_up_once(autojump_clock, caplog):
+async def test_a_server_that_hangs_with_several_writes_is_given_up_once(patient_clock, caplog):
     servers, broker = empty_grid(4)
     servers[0].before_call = lambda call: call.verb == "write_share" and servers[0].hang()
-    cap = await put(broker, bytes(12 << 20), Encoding(2, 3, 4))
+    cap = await put(broker, bytes(30 << 20), Encoding(2, 3, 4))
     assert set(spread_of(servers, cap.storage_index)) == {"fake1", "fake2", "fake3"}
-    assert servers[0].count("write_share") in range(1, 5)
+    assert servers[0].count("write_share") in range(2, 5)
     assert [record.args for record in caplog.records] == [("fake0",)]
-    assert await reads_back(broker, cap, bytes(12 << 20))
+    assert await reads_back(broker, cap, bytes(30 << 20))
 
 
 async def test_a_server_that_hangs_and_is_needed_is_given_all_the_time_there_is(autojump_clock):
@@ -600,14 +618,14 @@ class EndlessSource:
         return bytes(size)
 
 
-async def test_the_next_batches_follow_before_the_slowest_server_has_its_own():
-    """As long as no more than 4 MiB are on their way: one after the other for one server alone.
+async def test_the_next_writes_follow_before_the_slowest_server_has_its_own():
+    """As long as no more than 8 MiB are on their way: one after the other for one server alone.
 
     Its writes are held until no more come. Not on a virtual clock, which would run on while threads
     encode.
     """
     servers, broker = empty_grid(4)
-    source = EndlessSource(40 << 20)  # 20 batches, with 1 MiB for each share
+    source = EndlessSource(60 << 20)
     go_on = trio.Event()
     come = 0
 
@@ -615,17 +633,17 @@ async def test_the_next_batches_follow_before_the_slowest_server_has_its_own():
         nonlocal come
         if call.verb == "write_share" and not go_on.is_set():
             come += 1
-            if come == 4:
+            if come == 3:
                 await trio.testing.wait_all_tasks_blocked(0.2)  # to see whether there would be more
-                assert come == 4
-                assert source.read_to <= 10 << 20  # the four, and one that waits to follow
+                assert come == 3
+                assert source.read_to <= 26 << 20  # the three, and what waits to follow
                 go_on.set()
             await go_on.wait()
 
     servers[2].before_call = hold
     cap = await put(broker, source, Encoding(2, 3, 4), convergence=None)
     assert [len(server.held(cap.storage_index)) for server in servers] == [1] * 4
-    assert await reads_back(broker, cap, bytes(40 << 20))
+    assert await reads_back(broker, cap, bytes(60 << 20))
 
 
 async def test_shares_are_where_the_capability_says():
