@@ -18,6 +18,7 @@ Places (``LAFSFS_CONFIG_DIR`` and the like override them):
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -27,16 +28,17 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from lafsfs.cli.sizes import parse_size
 from lafsfs.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 APP = "lafsfs"
 CONFIG_FILE = "config.toml"
 NURL_START = "pb://"
 SMALLEST_CACHE = 8 << 20  # bytes: segments of a few files that are being read
-_SIZE = re.compile(r"([0-9]{1,18})\s*(?:([KMGTkmgt])i?B?)?")
+_HEADER = re.compile(r"\s*\[+\s*([\w.-]+)\s*\]+")
 
 
 def _text(value: object) -> str:
@@ -54,12 +56,9 @@ def _number(value: object) -> int:
 
 
 def _size_or_none(value: object) -> int:
-    """Bytes: a whole number, or a string such as ``512M`` or ``2 GiB``. Powers of 1024."""
+    """Bytes: a whole number, or a string such as ``512M`` or ``2 GiB``."""
     if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is not None:
-            power = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
-            value = int(match[1]) << (10 * power)
+        value = parse_size(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 60:
         raise ValueError("must be a size, such as 512M or 2G")
     return value
@@ -77,6 +76,8 @@ def _places(value: object) -> tuple[str, ...]:
     items = value
     if isinstance(value, str):
         items = value.split() if NURL_START in value else value.split(os.pathsep)
+    if items == []:
+        raise ValueError("is an empty list: name at least one directory")
     if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
         raise ValueError("must be a list of directories")
     return tuple(items)
@@ -252,8 +253,6 @@ def load_config(
     values = {**in_file, **in_environment, **typed}
     if chosen is not None:
         values = {k: v for k, v in values.items() if k not in GRID_KEYS or k in chosen}
-    if values.get("storage") == ():
-        raise ConfigError("storage is an empty list: name at least one directory")
     return _with_storage(Config(places, **{**values, "storage": ()}, joined=chosen is None), values)
 
 
@@ -273,7 +272,8 @@ def _with_storage(config: Config, values: Mapping[str, Any]) -> Config:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -283,13 +283,32 @@ def _from_file(path: Path) -> dict[str, Any]:
     known = {key.name: key for key in KEYS}
     values: dict[str, Any] = {}
     for name, value in _flattened(table):
+        where = f"{path}{_line_of(name, text)}"
         if name not in known:
-            raise ConfigError(f"{path}: unknown setting {name!r}")
+            raise ConfigError(f"{where}: unknown setting {name!r}{_meant(name, known)}")
         try:
             values[known[name].field] = known[name].parse(value)
         except ValueError as error:
-            raise ConfigError(f"{path}: {name} {error}") from None
+            raise ConfigError(f"{where}: {name} {error}") from None
     return values
+
+
+def _line_of(name: str, text: str) -> str:
+    """``, line N``, where a setting is; nothing if it is not written in the usual way."""
+    section, _, key = name.rpartition(".")
+    setting = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*=""")
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(line)
+        inside = header[1] if header else inside
+        if (header and inside == name) or (inside == section and setting.match(line)):
+            return f", line {number}"
+    return ""
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    alike = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {alike[0]!r}?" if alike else ""
 
 
 def _flattened(table: dict[str, Any]) -> list[tuple[str, object]]:

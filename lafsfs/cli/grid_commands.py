@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lafsfs.cli.locations import read_capability_text
+from lafsfs.cli.locations import read_secret
 from lafsfs.cli.servers import join as write_down
 from lafsfs.cli.session import settings_of, with_config
 from lafsfs.errors import ConfigError, FormatError, UsageError
@@ -61,7 +61,7 @@ def parse(text: str) -> Furl:
     from lafsfs.gbs.discovery.furl import parse_furl
 
     try:
-        return parse_furl(read_capability_text() if text == "-" else text)
+        return parse_furl(read_secret("fURL") if text == "-" else text)
     except FormatError as error:
         raise UsageError(str(error)) from None
 
@@ -120,7 +120,7 @@ def show(reports: list[Report]) -> None:
         table.add_column(title, overflow="fold")
     for title in ("Round trip", "Free"):
         table.add_column(title, justify="right", no_wrap=True)
-    for report in reports:
+    for report in sorted(reports, key=lambda report: report.name):
         table.add_row(*map(Text, row(report)))
     width = None if sys.stdout.isatty() else 1000  # programs and files have no edge to fold at
     Console(width=width, highlight=False, soft_wrap=False).print(table)
@@ -129,6 +129,7 @@ def show(reports: list[Report]) -> None:
 def row(report: Report) -> tuple[str, ...]:
     """One server's line, cell by cell."""
     from lafsfs.crypto import base32
+    from lafsfs.vfs.status import shown_size
 
     version = report.version
     state = "connected" if version else (report.fault or "unknown")
@@ -141,15 +142,5 @@ def row(report: Report) -> tuple[str, ...]:
         state,
         version.application if version else "",
         "" if report.round_trip is None else f"{report.round_trip * 1000:.1f} ms",
-        in_units(version.available_space) if version else "",
+        shown_size(version.available_space) if version else "",
     )
-
-
-def in_units(size: int) -> str:
-    """A number of bytes to read at a glance: three digits and a decimal unit."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.0f} PB"

@@ -110,18 +110,22 @@ def split_path(path: str) -> tuple[str, ...]:
     return names
 
 
-def read_capability_text() -> str:
-    """One capability from standard input, hidden while it is typed at a terminal."""
+def read_secret(kind: str) -> str:
+    """One word from standard input, hidden while it is typed at a terminal.
+
+    Raises:
+        BadCapabilityError: nothing there, or more than one word. ``kind`` is what to call it.
+    """
     if sys.stdin.isatty():
-        text: str = click.prompt("Capability", hide_input=True, err=True)
+        text: str = click.prompt(kind[:1].upper() + kind[1:], hide_input=True, err=True)
     else:
         text = sys.stdin.buffer.read(_MAX_INPUT).decode("utf-8", "replace")
-    lines = text.split()
-    if not lines:
-        raise BadCapabilityError("there is no capability on standard input")
-    if len(lines) > 1:
-        raise BadCapabilityError("one capability is wanted on standard input, and nothing else")
-    return lines[0]
+    words = text.split()
+    if not words:
+        raise BadCapabilityError(f"there is no {kind} on standard input")
+    if len(words) > 1:
+        raise BadCapabilityError(f"one {kind} is wanted on standard input, and nothing else")
+    return words[0]
 
 
 def read_capability() -> Cap:
@@ -130,4 +134,4 @@ def read_capability() -> Cap:
     Raises:
         BadCapabilityError: nothing there, more than one, malformed or unknown.
     """
-    return parse(read_capability_text())
+    return parse(read_secret("capability"))

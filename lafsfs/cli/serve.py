@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lafsfs.cli.config import Places, load_config
+from lafsfs.cli.sizes import parse_size
 from lafsfs.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ MAX_FILES = 1 << 16  # open at a time: two for each connection, at most
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
-_SIZE = re.compile(r"(?P<number>[0-9]{1,15})(?P<unit>[kMGTP]?)(?P<binary>i?)B?")
 
 
 @click.command()
@@ -79,7 +79,7 @@ def serve(
     addresses = [parse_address(text) for text in listen]
     advertised = [parse_host(text) for text in advertise]
     metrics_at = parse_address(metrics) if metrics else None
-    reserved = parse_size(reserve)
+    reserved = parse_room(reserve)
     name = nickname or socket.gethostname()
     allow_files()
     try:
@@ -163,11 +163,9 @@ def parse_host(text: str) -> tuple[str, int | None]:
     return match["host"].strip("[]"), port
 
 
-def parse_size(text: str) -> int:
-    """A number of bytes: ``1000``, ``20G`` or ``20GB`` (by 1000), ``20GiB`` (by 1024)."""
-    match = _SIZE.fullmatch(text)
-    if match is None or (match["binary"] and not match["unit"]):
-        raise UsageError(f"{text!r} is not a size: write 500M, 20G or 1TiB")
-    base = 1024 if match["binary"] else 1000
-    factor: int = base ** " kMGTP".index(match["unit"] or " ")
-    return int(match["number"]) * factor
+def parse_room(text: str) -> int:
+    """Bytes to leave free. Raises UsageError."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"--reserve {error}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lafsfs.cli.locations import find_location, read_capability_text
+from lafsfs.cli.locations import find_location, read_secret
 from lafsfs.cli.session import aliases_of, directory_format_of, run_on_grid, with_config
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def ln(config: Config, where: str) -> None:
     It may be of a kind this version does not know, if it begins with ro. or imm.
     """
     location = find_location(where, aliases_of(config))
-    text = read_capability_text()
+    text = read_secret("capability")
 
     async def linked(maker: NodeMaker) -> Outcome:
         from lafsfs.caps import parse_child

@@ -139,8 +139,9 @@ class Room:
     def _full(self, size: int) -> JournalFullError:
         if self.promised + self.used + size > self.limit:
             return JournalFullError(
-                f"{self.promised + self.used:,} bytes wait to be on the grid, which is as much as"
-                " the journal may hold: wait, or raise its limit"
+                f"{size:,} bytes do not fit: the journal may hold {self.limit:,}, and has"
+                f" {self.promised + self.used:,} that wait to be on the grid; wait, or raise"
+                " [journal] limit"
             )
         return JournalFullError(
             f"the disk that holds the journal ({self._directory}) is full but for the"

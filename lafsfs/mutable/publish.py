@@ -193,10 +193,12 @@ def verdict(outcome: Outcome) -> None:
     if outcome.good_enough():
         return
     errors = [error for _, error in outcome.failed.values()]
-    message = (
-        f"{outcome.distinct()} different shares of the {outcome.k} needed could be placed, "
-        f"on {outcome.happiness()} servers of the {outcome.happy} needed"
-    ) + "".join(f"; {error}" for error in errors[:3])
+    placed = (
+        f"shares could be placed on {outcome.happiness()} servers, and {outcome.happy} are needed"
+    )
+    if outcome.distinct() < outcome.k:
+        placed += f" ({outcome.distinct()} different ones, and it takes {outcome.k} to read)"
+    message = "; ".join((placed, *sorted(map(str, errors))[:3]))
     if errors and all(isinstance(error, ServerFullError) for error in errors):
         raise GridFullError(message)
     if errors and all(isinstance(error, ServerReadOnlyError) for error in errors):

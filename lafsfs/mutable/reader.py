@@ -192,7 +192,7 @@ class SlotReader:
             servermap = await self.look(Mode.CHECK)
             best = servermap.best()
         if best is None:
-            raise NotEnoughSharesError(f"no version can be recovered: {servermap.describe()}")
+            raise NotEnoughSharesError(f"no version can be read: {servermap.describe()}")
         self.require_promised(best, servermap, promised)
         return best
 
@@ -236,7 +236,7 @@ class SlotReader:
         while True:
             best = servermap.best()
             if best is None:
-                raise NotEnoughSharesError(f"no version can be recovered: {servermap.describe()}")
+                raise NotEnoughSharesError(f"no version can be read: {servermap.describe()}")
             cached = self._cache.get(self.storage_index, best)
             if cached is not None:
                 return servermap, best, cached

@@ -182,7 +182,10 @@ class ServerMap:
         return replace(self, shares=MappingProxyType(shares))
 
     def describe(self) -> str:
-        """One line for messages: versions with their share counts, and who did not answer."""
+        """One line for messages: versions with their share counts, and who did not answer.
+
+        Whoever tries again and again says the same as long as nothing has changed.
+        """
         parts = [
             f"version {version.seqnum}: {len(shnums)} of {version.k} needed shares"
             for version, shnums in sorted(
@@ -191,5 +194,12 @@ class ServerMap:
         ]
         if self.bad:
             parts.append(f"{len(self.bad)} corrupt")
-        parts += self.failed.values()
-        return "; ".join(parts) if parts else f"no shares on {len(self.answered)} servers"
+        if not parts and not self.answered:
+            parts.append("no server answers")
+        elif not parts and self.failed:
+            parts.append(f"no share on the {len(self.answered)} servers that answer")
+        elif not parts:
+            parts.append(
+                f"no share on any of {len(self.answered)} servers: was it stored on others?"
+            )
+        return "; ".join((*parts, *sorted(self.failed.values())))

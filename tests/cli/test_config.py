@@ -116,8 +116,18 @@ def test_encoding_overrides(
         ("[cache]\ndisk = -1", "cache.disk must be"),
         ("[cache]\ndisk = true", "cache.disk must be"),
         ("[cache]\ndisk = '1 pound'", "cache.disk must be"),
+        ("[cache]\ndisk = '1i'", "cache.disk must be"),
+        ("[cache]\ndisk = '1.5G'", "cache.disk must be"),
         ("[cache]\nmemory = '1M'", "cache.memory must be at least"),
         ("encoding = 5", "unknown setting 'encoding'"),
+        (
+            "# mine\nstroage = ['/mnt']",
+            "line 2: unknown setting 'stroage'; did you mean 'storage'?",
+        ),
+        ("[encoding]\n'neded' = 1", "line 2: unknown setting 'encoding.neded'; did you mean"),
+        ("[cache]\nmemory='1G'\n[ encoding ]\n  needed = 0", "line 4: encoding.needed must be"),
+        ("encoding = {needed = 0}", "config.toml: encoding.needed must be"),
+        ("\n[[grid.server]]\nnurl = 'x'", "line 2: unknown setting 'grid.server'; did you mean"),
     ],
 )
 def test_bad_files_are_named(places: Places, text: str, fault: str) -> None:
@@ -130,7 +140,17 @@ def test_bad_files_are_named(places: Places, text: str, fault: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("5000", 5000), ("512M", 512 << 20), ("2 GiB", 2 << 30), ("1t", 1 << 40)],
+    [
+        ("0", 0),
+        ("5000", 5000),
+        ("70 B", 70),
+        ("3k", 3072),
+        ("512M", 512 << 20),
+        ("1GB", 10**9),
+        ("2 GiB", 2 << 30),
+        ("1t", 1 << 40),
+        ("2Pib", 2 << 50),
+    ],
 )
 def test_sizes(places: Places, text: str, size: int) -> None:
     write(places, f"[cache]\ndisk = {text!r}")

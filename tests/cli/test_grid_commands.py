@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from lafsfs.cli.grid_commands import in_units
 from lafsfs.gbs.discovery.announcements import FOOLSCAP_ONLY
 from tests.gbs.discovery.announced import Signer, announcement, furl, nurl
 from tests.gbs.discovery.nodes import cached, make_node
@@ -225,12 +224,3 @@ def test_renewing_leases(run: Run, tmp_path: Path) -> None:
     result = run("lease", "renew", "home:d/file", *arguments, ok=None)
     assert result.exit_code == 1
     assert "no server has a share of home:d/file" in result.stderr
-
-
-def test_sizes_at_a_glance() -> None:
-    assert in_units(0) == "0 B"
-    assert in_units(999) == "999 B"
-    assert in_units(1000) == "1 kB"
-    assert in_units(123_456_789) == "123 MB"
-    assert in_units(999_999) == "1 MB"
-    assert in_units(5 * 10**18) == "5000 PB"

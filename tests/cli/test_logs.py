@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from lafsfs.cli.logs import MAX_REMEMBERED, REPEAT_AFTER, Repeats
 
 SECRET = "URI:DIR2:" + "a" * 26 + ":" + "b" * 52
 PROGRAM = """
@@ -41,3 +44,19 @@ def test_forms() -> None:
     assert (
         said("log_with_times").splitlines()[0].endswith(" WARNING lafsfs.somewhere: a disk is away")
     )
+
+
+def test_the_same_is_said_once_in_a_while() -> None:
+    repeats = Repeats()
+
+    def passes(message: str, created: float) -> bool:
+        record = logging.makeLogRecord({"name": "x", "msg": message, "created": created})
+        return repeats.filter(record)
+
+    assert passes("a is away", 0.0)
+    assert passes("b is away", 1.0)
+    assert not passes("a is away", REPEAT_AFTER - 1)
+    assert passes("a is away", REPEAT_AFTER)
+    for number in range(MAX_REMEMBERED):  # what is remembered is bounded
+        assert passes(str(number), REPEAT_AFTER)
+    assert passes("a is away", REPEAT_AFTER + 1)

@@ -230,7 +230,7 @@ def test_an_empty_map() -> None:
     assert empty.highest_seqnum() == 0
     assert not empty.settled()
     assert not empty.needs_merge()
-    assert empty.describe() == "no shares on 0 servers"
+    assert empty.describe() == "no server answers"
 
 
 def test_the_best_version_is_the_newest_that_is_recoverable(keys: list[SigningKey]) -> None:

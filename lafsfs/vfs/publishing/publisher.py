@@ -251,7 +251,7 @@ class Publisher:
         self._failures += 1
         wait = back_off(self._failures, outgoing.retry_first, outgoing.retry_most)
         self._due = trio.current_time() + wait
-        log.warning("directory %s is not published: %s", self._directory.node.cap.digest, error)
+        log.warning("changes of %s are not on the grid: %s", self._directory.shown, error)
 
     # collecting
 

@@ -31,6 +31,7 @@ from lafsfs.vfs.posix.attributes import nanoseconds
 from lafsfs.vfs.posix.names import is_representable, local_name, may_be_escaped
 from lafsfs.vfs.publishing.publisher import Publisher
 from lafsfs.vfs.tree.bindings import Binding
+from lafsfs.vfs.tree.paths import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,14 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory {self.node.cap.digest}>"
 
+    @property
+    def shown(self) -> str:
+        """How to name it in messages: by the first path that it is in use on."""
+        inode = next(iter(self.inodes.values()), None)
+        if inode is None:
+            return f"directory {self.node.cap.digest}"
+        return f"folder {shown_path(inode)}" if inode.edges else "the mounted folder"
+
     async def listing(self, max_age: float | None) -> Listing:
         """The children on the grid, as of at most ``max_age`` seconds ago if it can be asked.
 
@@ -85,7 +94,7 @@ class Directory:
         except (GridError, ServerError, FormatError) as error:
             if self.node.latest is None:
                 raise
-            log.warning("directory %s shown as last seen: %s", self.node.cap.digest, error)
+            log.warning("%s is shown as last seen: %s", self.shown, error)
             self._ask_again_at = trio.current_time() + min(max_age or 0.0, LONGEST_REST)
             return self.node.latest
 
