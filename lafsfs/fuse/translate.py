@@ -69,6 +69,11 @@ def to_fuse_error(error: BaseException, operation: str) -> pyfuse3.FUSEError:
     Raises:
         BaseException: ``error`` itself, if it is or holds anything but an ordinary error.
     """
+    if (
+        isinstance(error, LafsError) and error.fault is Fault.CALLER
+    ):  # most are: a name is not there
+        log.debug("%s: %s", operation, error)
+        return pyfuse3.FUSEError(errno_of(error))
     leaves = list(leaves_of(error))
     if any(not isinstance(leaf, Exception) for leaf in leaves):
         raise error

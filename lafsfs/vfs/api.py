@@ -38,6 +38,8 @@ ROOT_INODE = 1
 NAME_MAX = 255  # bytes of a local name
 BLOCK_SIZE = 128 << 10  # bytes: what stat advises programs to read and write at a time
 
+COMPUTED = b"user.lafs."  # extended attributes that are made when they are asked for
+
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
@@ -278,7 +280,10 @@ class FileSystemAPI(Protocol):
     ) -> Attributes: ...
 
     async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
-        """Raises NoSuchAttributeError. Waits for the grid only for ``user.lafs`` attributes."""
+        """Raises NoSuchAttributeError. Waits for the grid only for ``COMPUTED`` attributes."""
+
+    def stored_xattr(self, ino: int, name: bytes) -> bytes | None:
+        """Of an extended attribute that is not computed: its value, None if there is none."""
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None: ...
 

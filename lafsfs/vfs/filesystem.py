@@ -227,6 +227,10 @@ class FileSystem:
             await self._uploader.bring(inode)
         return await self._metadata.getxattr(ino, name, caller)
 
+    def stored_xattr(self, ino: int, name: bytes) -> bytes | None:
+        """The value of an extended attribute that is not computed."""
+        return self._metadata.stored_xattr(ino, name)
+
     async def setxattr(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None:
         """Set an extended attribute."""
         await self._metadata.setxattr(ino, name, value, caller)

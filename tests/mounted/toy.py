@@ -1,7 +1,7 @@
 """A file system of five files, to try the FUSE adapter with: ``python -m tests.mounted.toy POINT``.
 
 counter   how often it has been read; the kernel may keep its pages and attributes for ever
-hang      reading it never ends
+hang      reading it never ends, nor does asking for a computed attribute
 bug       reading it runs into a bug
 poke      writing to it makes the vfs announce that ``counter`` changed
 many      a directory of 3000 entries that shrinks while it is read
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from lafsfs.errors import NoSuchAttributeError, NoSuchChildError, NotSupportedError
+from lafsfs.errors import NoSuchChildError, NotSupportedError
 from lafsfs.fuse.invalidation import Invalidations
 from lafsfs.fuse.operations import Deadlines, LafsOperations
 from lafsfs.fuse.session import open_session
@@ -107,9 +107,10 @@ class Toy:
         return b"%10d" % self.reads
 
     async def getxattr(self, ino, name, caller):
-        if ino == FILES[b"hang"]:
-            await trio.sleep_forever()
-        raise NoSuchAttributeError("none")
+        await trio.sleep_forever()
+
+    def stored_xattr(self, ino, name):
+        return None
 
     async def write(self, handle, offset, data):
         self.pokes += 1

@@ -14,7 +14,6 @@ from lafsfs.errors import JournalFormatError
 from lafsfs.formats.dirtable import make_entry
 from lafsfs.nodes.edits import Base
 from lafsfs.vfs.posix.attributes import Kind, Posix
-from lafsfs.vfs.recording.fields import packed_cap
 from lafsfs.vfs.recording.records import (
     CURRENT,
     NEW,
@@ -91,11 +90,6 @@ SLOT = MutableWriteCap(MutableFormat.SDMF, b"k" * 16, b"f" * 32)
 @given(records)
 def test_what_is_packed_is_unpacked(record):
     assert unpack(1, record.pack()) == record
-
-
-@given(names)
-def test_a_directory_that_is_packed_already_is_taken_as_it_is(record):
-    assert record.pack(packed_cap(record.directory)) == record.pack()
 
 
 @given(st.binary(max_size=200))

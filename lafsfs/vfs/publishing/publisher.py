@@ -123,7 +123,8 @@ class Publisher:
             self._latest = now + MOST_QUIET * self._outgoing.quiet
         if not self._failures:
             self._due = min(now + self._outgoing.quiet, self._latest)
-        self.wake()
+        if not self._running:  # else it looks when it was due before
+            self.wake()
 
     async def attempt(self) -> bool:
         """Have all that is ready published at once; False if nothing was.

@@ -233,7 +233,8 @@ class Uploader:
         if queued.slot is None or due < queued.slot:
             queued.slot = due
             heapq.heappush(self._heap, (due, queued.order, next(self._ticks), queued))
-            self._wake()
+            if self._heap[0][-1] is queued:
+                self._wake()
 
     def _hurry(self, queued: Queued) -> None:
         queued.hurried = True

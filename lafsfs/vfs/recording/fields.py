@@ -6,6 +6,7 @@ it is given, it returns a value or raises what is said there.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from lafsfs.caps import DirectoryCap, UnknownCap, parse
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lafsfs.nodes.edits import BaseCap
 
 _LIMIT: Final = 1 << 63  # of 64 signed bits
+_DIRECTORIES: Final = 256  # whose capabilities are kept as text, which takes 10 us to make
 
 
 def packed_cap(cap: Cap | UnknownCap | None) -> str | tuple[str | None, str | None] | None:
@@ -29,6 +31,12 @@ def packed_cap(cap: Cap | UnknownCap | None) -> str | tuple[str | None, str | No
         return None
     if isinstance(cap, UnknownCap):
         return cap.write, cap.read
+    return cap.danger_text()
+
+
+@functools.lru_cache(_DIRECTORIES)
+def packed_directory(cap: DirectoryCap) -> str:
+    """That of a directory, which is in the rows of all its names."""
     return cap.danger_text()
 
 

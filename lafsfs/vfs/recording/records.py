@@ -44,6 +44,7 @@ from lafsfs.vfs.recording.fields import (
     as_whole,
     packed_base,
     packed_cap,
+    packed_directory,
     packed_entry,
     packed_posix,
 )
@@ -141,13 +142,13 @@ class NameRecord:
     made: int | None = None
     changed: int = 0
 
-    def pack(self, directory: str | None = None) -> bytes:
-        """The row's value. ``directory``: as :func:`packed_cap` gives it, if that is at hand."""
+    def pack(self) -> bytes:
+        """The row's value."""
         edge = self.edge
         return cbor2.dumps(
             [
                 *_NAME,
-                packed_cap(self.directory) if directory is None else directory,
+                packed_directory(self.directory),
                 self.name,
                 self.raw_name,
                 None if edge is None else [edge.number, edge.told, packed_entry(edge.origin)],

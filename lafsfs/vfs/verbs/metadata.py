@@ -28,6 +28,7 @@ from lafsfs.nodes.filenode import UnknownNode
 from lafsfs.nodes.health import look
 from lafsfs.vfs.api import (
     BLOCK_SIZE,
+    COMPUTED,
     ROOT_INODE,
     AttributeTooBigError,
     InvalidRequestError,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from lafsfs.vfs.tree.tree import Tree
     from lafsfs.vfs.verbs.files import Files
 
-COMPUTED: Final = b"user.lafs."
 HEALTH: Final = COMPUTED + b"health"
 SPACE_AGE: Final = 5.0  # seconds that an answer about space is good for; df asks several times
 _FILES: Final = 1 << 32  # how many files there can be, for programs that want to know
@@ -126,17 +126,20 @@ class Metadata:
 
     async def getxattr(self, ino: int, name: bytes, caller: Caller) -> bytes:
         """The value of an extended attribute, from memory; only ``user.lafs.health`` may wait."""
-        inode = self._tree.table[ino]
         await trio.lowlevel.checkpoint()
         if name == HEALTH:
-            value = await self._health(inode)
+            value = await self._health(self._tree.table[ino])
         elif name.startswith(COMPUTED):
-            value = self._computed(inode, caller).get(name)
+            value = self._computed(self._tree.table[ino], caller).get(name)
         else:
-            value = inode.posix.xattrs.get(name)
+            value = self.stored_xattr(ino, name)
         if value is None:
             raise NoSuchAttributeError("no such extended attribute")
         return value
+
+    def stored_xattr(self, ino: int, name: bytes) -> bytes | None:
+        """The value of an extended attribute that is not computed; None if there is none."""
+        return self._tree.table[ino].posix.xattrs.get(name)
 
     async def listxattr(self, ino: int) -> tuple[bytes, ...]:
         """The names of all extended attributes but the computed ones (see the module).
