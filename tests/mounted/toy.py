@@ -56,7 +56,6 @@ class Toy:
             atime_ns=0,
             mtime_ns=self.pokes,
             ctime_ns=0,
-            btime_ns=0,
             attr_valid=FOREVER,
             entry_valid=FOREVER,
         )
