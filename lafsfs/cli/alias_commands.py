@@ -25,7 +25,10 @@ def alias() -> None:
 @alias.command("list")
 @with_config
 def list_aliases(config: Config) -> None:
-    """Show the aliases: what they lead to and with which rights, not the capabilities."""
+    """Show the aliases, their kinds and rights.
+
+    The last word tells capabilities apart and gives none away; 'cap show' shows them.
+    """
     aliases = aliases_of(config)
     for name in aliases.names():
         try:
@@ -81,7 +84,10 @@ def add(config: Config, name: str) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @with_config
 def remove(config: Config, name: str, yes: bool) -> None:
-    """Forget a name, and with it perhaps the only copy of the capability."""
+    """Forget a name, and its capability with it.
+
+    Without another copy of the capability, what it leads to is lost.
+    """
     name = check_alias_name(name)
     aliases = aliases_of(config)
     aliases.require_writable()

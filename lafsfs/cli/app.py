@@ -126,6 +126,15 @@ class Commands(click.Group):
 def lafsfs() -> None:
     """Mount Tahoe-LAFS capabilities as folders: encrypted, erasure-coded, verified here.
 
+    \b
+    lafsfs mount ~/lafs     an encrypted folder: the tree home:, made the first time
+    lafsfs status           what was written and is not on the grid yet
+    lafsfs umount ~/lafs    unmount it, once everything is on the grid
+
     WHAT and WHERE name things in a tree: "home:", "home:photos/cat.jpg", or "-" for a capability on
-    standard input.
+    standard input. The grid is all storage servers that are configured: a directory of this machine
+    unless you say otherwise.
+
+    Exit codes: 0 done, 1 it could not be done (one line says why), 2 the command line makes no
+    sense, 130 interrupted.
     """

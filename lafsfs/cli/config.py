@@ -30,6 +30,7 @@ import platformdirs
 
 from lafsfs.cli.sizes import parse_size
 from lafsfs.errors import ConfigError, UsageError
+from lafsfs.fuse.options import MountOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -104,6 +105,15 @@ def _tables(value: object) -> tuple[dict[str, object], ...]:
     return tuple(items)
 
 
+def _options(value: object) -> str:
+    text = _text(value)
+    try:
+        MountOptions.parse(text)
+    except UsageError as error:
+        raise ValueError(f"cannot be used: {error}") from None
+    return text
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -142,7 +152,7 @@ KEYS = (
     Key("cache_disk", "cache.disk", _size_or_none),
     Key("journal_limit", "journal.limit", _size),
     Key("directory_format", "encoding.directories", _one_of("sdmf", "mdmf")),
-    Key("mount_options", "mount.options", _text),
+    Key("mount_options", "mount.options", _options),
 )
 GRID_KEYS = ("storage", "node_directory", "servers", "introducers")
 

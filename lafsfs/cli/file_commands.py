@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.argument("local", required=False)
 @with_config
 def get(config: Config, where: str, local: str | None) -> None:
-    """Fetch a file to LOCAL: a name, a directory, or - for standard output."""
+    """Fetch a file.
+
+    LOCAL is a name, a directory, or - for standard output; this directory by default.
+    """
     from lafsfs.cli.transfer import contents, local_sink
 
     location = find_location(where, aliases_of(config))
@@ -69,7 +72,10 @@ def local_target(location: Location, local: str | None) -> Path | None:
 )
 @with_config
 def put(config: Config, local: str, where: str, format_name: str | None) -> None:
-    """Store LOCAL (- for standard input) at WHERE: a name, or a directory to put it in."""
+    """Store a file, or standard input.
+
+    LOCAL is the file, or - for standard input. WHERE is a name, or a directory to put it in.
+    """
     from lafsfs.cli.transfer import Counted, local_source, upload
 
     location = find_location(where, aliases_of(config))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lafsfs.cli.config import Places, load_config
 from lafsfs.cli.locations import read_secret
 from lafsfs.cli.servers import join as write_down
 from lafsfs.cli.session import settings_of, with_config
@@ -26,12 +27,12 @@ def grid() -> None:
 
 @grid.command()
 @click.argument("furl", default="-")
-@with_config
-def join(config: Config, furl: str) -> None:
+def join(furl: str) -> None:
     """Use all servers that an introducer announces, from now on.
 
-    FURL is the introducer's, as in a Tahoe node's private/introducers.yaml; - reads it from
-    standard input. Introducers need Foolscap: pip install 'lafsfs[introducer]'.
+    FURL is the introducer's, as in a Tahoe node's private/introducers.yaml. Without it, or with -,
+    it is read from standard input, where others cannot see it. Introducers need Foolscap:
+    pip install 'lafsfs[introducer]'.
     """
     import trio
 
@@ -44,8 +45,12 @@ def join(config: Config, furl: str) -> None:
         first_announcements,
     )
 
+    config = load_config(Places.find())
     if not config.joined:
-        raise UsageError("join adds to the configured grid: leave out --storage and --node-dir")
+        raise UsageError(
+            "join adds to the grid of the configuration: unset LAFSFS_STORAGE,"
+            " LAFSFS_NODE_DIRECTORY, LAFSFS_SERVERS and LAFSFS_INTRODUCERS first"
+        )
     introducer = parse(furl)
     if not can_subscribe():
         raise ConfigError(MISSING)
@@ -54,6 +59,9 @@ def join(config: Config, furl: str) -> None:
     new = write_down(config, introducer)
     known = len(read_cache(cache))
     click.echo(f"{'joined' if new else 'joined before'}: {known} storage servers are announced")
+    for directory in set(config.storage) - set(load_config(config.places).storage):
+        if directory.exists():
+            click.echo(f"  what was stored in {directory} is there: --storage {directory} uses it")
 
 
 def parse(text: str) -> Furl:

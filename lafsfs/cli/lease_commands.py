@@ -23,14 +23,17 @@ MAX_SHOWN = 10  # paths of one kind of trouble
 
 @click.group()
 def lease() -> None:
-    """Leases: storage servers may delete what nobody has renewed for a month."""
+    """Keep servers from deleting: a lease lasts for a month."""
 
 
 @lease.command()
 @click.argument("where", nargs=-1)
 @with_config
 def renew(config: Config, where: tuple[str, ...]) -> None:
-    """Renew the leases on WHERE and all below it; on everything that has an alias, by default."""
+    """Renew the leases on WHERE and all below it.
+
+    On everything that has an alias, by default. Once a week is often enough.
+    """
     aliases = aliases_of(config)
     names = where or tuple(f"{name}:" for name in aliases.names())
     if not names:

@@ -50,18 +50,36 @@ LOOK_EVERY = 0.25  # seconds between two looks at a mount that is ending
     "options",
     multiple=True,
     metavar="OPTIONS",
-    help="ro, sync, allow_other, uid=, gid=, umask=, deadline=, refresh= and quiet= (seconds):"
-    " comma-separated, repeatable.",
+    help="See above; repeatable.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay, until unmounted or interrupted.")
 @with_config
 def mount(
     config: Config, what_and_where: tuple[str, ...], options: tuple[str, ...], foreground: bool
 ) -> None:
-    """Mount WHAT, home: by default, on the empty directory MOUNTPOINT.
+    """Mount WHAT, home: by default, on the directory MOUNTPOINT.
 
     WHAT is an alias, alias:path, or - for a capability on standard input. The alias home: is made
     when it is first used. With --node-dir the aliases are the Tahoe node's, and tahoe: the default.
+    MOUNTPOINT must exist and be empty. The mount goes on in the background; its log is lafsfs.log
+    in ~/.local/state/lafsfs.
+
+    \b
+    lafsfs mount ~/lafs
+    lafsfs mount home:photos ~/photos -o ro
+    lafsfs mount --storage /mnt/disk1 --storage /mnt/disk2 ~/lafs
+    lafsfs mount --node-dir ~/.tahoe tahoe: ~/lafs
+
+    What -o takes, separated by commas:
+
+    \b
+    ro                     refuse all changes
+    sync                   closing a file waits until it is on the grid
+    allow_other            other users may use the folder, too
+    uid=N gid=N umask=OCT  shown instead of what is stored
+    deadline=SECONDS       when a read that is not answered fails (60)
+    refresh=SECONDS        how often to look for others' changes (2)
+    quiet=SECONDS          how long a file rests before it goes to the grid (1)
     """
     if not 1 <= len(what_and_where) <= 2:
         raise click.UsageError("say what to mount (home: by default) and where")
@@ -179,10 +197,10 @@ def root_of(config: Config, wanted: Location | None) -> Cap:
 
 @click.command()
 @click.argument("mountpoint")
-@click.option("--lazy", is_flag=True, help="Detach now, even if it is in use.")
+@click.option("--lazy", is_flag=True, help="Even if it is in use: the mount ends when it is not.")
 @click.option("--now", is_flag=True, help="Do not wait for the grid: the journal keeps the rest.")
 def umount(mountpoint: str, lazy: bool, now: bool) -> None:
-    """Unmount, and wait until everything that was written is on the grid.
+    """Unmount, once everything that was written is on the grid.
 
     The folder is free at once; the waiting can be interrupted, and goes on in the background. What
     cannot be brought to the grid, or is not to be waited for (--now), stays in the journal on this

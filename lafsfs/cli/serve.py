@@ -62,10 +62,11 @@ def serve(
     nickname: str | None,
     metrics: str | None,
 ) -> None:
-    """Serve a storage directory over HTTPS, to lafsfs and to Tahoe-LAFS 1.19 or later.
+    """Serve a storage directory over HTTPS.
 
-    Prints its NURL: whoever has that may store and read shares here. It is kept in DIR/nurl, beside
-    DIR/announcement.yaml, which goes into private/servers.yaml of Tahoe clients.
+    To lafsfs and to Tahoe-LAFS 1.19 or later. Prints its NURL: whoever has that may store and read
+    shares here. It is kept in DIR/nurl, beside DIR/announcement.yaml, which goes into
+    private/servers.yaml of Tahoe clients.
     """
     import logging
 

@@ -12,7 +12,7 @@ from lafsfs.cli.aliases import Aliases
 from lafsfs.cli.config import NURL_START, Config, Places, load_config
 from lafsfs.cli.logs import log_messages
 from lafsfs.cli.servers import node_of, node_settings_of, sources_of
-from lafsfs.errors import ChildExistsError
+from lafsfs.errors import ChildExistsError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -129,7 +129,10 @@ def encoding_of(config: Config) -> Encoding | None:
     k = config.needed or default.k
     n = config.total or max(default.n, k)
     happy = config.happy or (min(max(k, default.happy), n) if node else min(k, n))
-    return Encoding(k, happy, n, config.segment_size or default.max_segment_size)
+    try:
+        return Encoding(k, happy, n, config.segment_size or default.max_segment_size)
+    except UsageError as error:
+        raise UsageError(f"encoding (needed, happy, total): {error}") from None
 
 
 def create_alias(config: Config, name: str, format: MutableFormat) -> Cap:

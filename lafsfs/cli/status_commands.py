@@ -35,9 +35,9 @@ WATCH_EVERY: Final = 1.0  # seconds
 @click.option("--watch", is_flag=True, help="Look again every second, until unmounted.")
 @click.option("--all", "everything", is_flag=True, help="Name all files that are pending.")
 def status(mountpoint: str | None, as_json: bool, watch: bool, everything: bool) -> None:
-    """What is not on the grid yet, what is on its way, and what failed and why.
+    """Show what is not on the grid yet, and what failed and why.
 
-    Of the mount on MOUNTPOINT, or of all mounts of yours. What was written is accepted when a
+    Of the mount on MOUNTPOINT, or of all your mounts. What was written is accepted when a
     program's call returns: it is kept on this machine until it is on the grid. Nothing is ever
     given up: what failed is tried again and again.
     """
@@ -88,10 +88,10 @@ def tell(record: MountRecord, values: Status, *, as_json: bool, everything: bool
 @click.argument("mountpoint")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")
 def flush(mountpoint: str, timeout: float | None) -> None:
-    """Bring everything that was written under MOUNTPOINT to the grid now, and wait for it.
+    """Bring what was written to the grid now, and wait for it.
 
-    What is written meanwhile is not waited for. Exits with 1 if not everything is on the grid; it
-    is kept and tried again all the same.
+    All that was written under MOUNTPOINT; what is written meanwhile is not waited for. Exits with 1
+    if not everything is on the grid; it is kept and tried again all the same.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     record = mount_on(mountpoint)

@@ -66,7 +66,7 @@ class MountOptions:
             elif option in KERNEL_OPTIONS:
                 kernel.add(option)
             elif option not in IGNORED_OPTIONS and not name.startswith(("x-", "comment")):
-                raise UsageError(f"there is no mount option {name!r}")
+                raise UsageError(f"there is no mount option {name!r}: lafsfs mount --help has them")
         return cls(kernel=frozenset(kernel), **values)  # type: ignore[arg-type]
 
     def for_fuse(self) -> frozenset[str]:

@@ -83,6 +83,13 @@ def test_every_command_explains_itself(command: str) -> None:
     assert result.output.startswith("Usage: ")
 
 
+@pytest.mark.parametrize("group", [[], ["alias"], ["cap"], ["grid"], ["lease"]])
+def test_a_list_of_commands_has_whole_sentences(group: list[str]) -> None:
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(lafsfs, [*group, "--help"]).output
+    assert "..." not in said.partition("Commands:")[2]
+    assert group or "Exit codes: 0 done" in said
+
+
 def test_version_and_unknown_commands() -> None:
     assert __version__ in CliRunner().invoke(lafsfs, ["--version"]).output
     assert CliRunner().invoke(lafsfs, ["nonsense"]).exit_code == 2

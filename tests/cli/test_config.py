@@ -113,6 +113,10 @@ def test_encoding_overrides(
         ("[encoding]\nneeded = 'many'", "encoding.needed must be"),
         ("[encoding]\nconvergence = 'sometimes'", "one of client, random"),
         ("[mount]\noptions = 5", "mount.options must be"),
+        (
+            "[mount]\noptions = 'umask=9'",
+            "line 2: mount.options cannot be used: mount option",
+        ),
         ("[cache]\ndisk = -1", "cache.disk must be"),
         ("[cache]\ndisk = true", "cache.disk must be"),
         ("[cache]\ndisk = '1 pound'", "cache.disk must be"),

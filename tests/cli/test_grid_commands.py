@@ -201,8 +201,8 @@ def test_joining_needs_foolscap_or_the_introducer(run: Run, home: Path) -> None:
 
 
 def test_joining_is_for_the_configured_grid(run: Run, tmp_path: Path) -> None:
-    result = run("grid", "join", furl("x"), "--storage", str(tmp_path), ok=False)
-    assert "leave out --storage" in result.stderr
+    result = run("grid", "join", furl("x"), env={"LAFSFS_STORAGE": str(tmp_path)}, ok=False)
+    assert "unset LAFSFS_STORAGE" in result.stderr
 
 
 # --- leases ---------------------------------------------------------------------------------------
