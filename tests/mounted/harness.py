@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -182,6 +183,10 @@ async def _new_root(maker: NodeMaker) -> str:
     return (await maker.create_directory(MutableFormat.SDMF)).cap.danger_text()
 
 
+class DiedEarlyError(AssertionError):
+    """A server killed itself before it was ready."""
+
+
 class Mount:
     """One mounted file system and the process that serves it."""
 
@@ -203,14 +208,16 @@ class Mount:
     ) -> Mount:
         """Wait until a server says that the mount is there, in a line that begins so."""
         mount = cls(process, mountpoint)
-        timer = threading.Timer(START_TIMEOUT, mount.process.kill)
+        timer = threading.Timer(START_TIMEOUT, mount.process.terminate)
         timer.start()
         assert mount.process.stdout is not None
         line = mount.process.stdout.readline()
+        died = not line and mount.process.wait(START_TIMEOUT) == -signal.SIGKILL
         timer.cancel()
         if not line.startswith(says):
             mount.kill()
-            raise AssertionError(f"the mount did not come up:\n{mount.log}")
+            error = DiedEarlyError if died else AssertionError
+            raise error(f"the mount did not come up:\n{mount.log}")
         assert os.path.ismount(mountpoint)
         return mount
 

@@ -10,21 +10,25 @@ import errno
 import os
 import random
 import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lafsfs.journal.faultpoints import VARIABLE
+from tests.mounted.harness import DiedEarlyError
 from tests.mounted.snapshot import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.mounted.harness import Grid
+    from tests.mounted.harness import Grid, Mount
     from tests.mounted.snapshot import Seen
 
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV)  # of a mount without a process
 LARGE = 300_000  # bytes: more than the journal keeps in its database
+AFTER_A_KILL = ("from an earlier mount", "a newer version than the newest to be had")  # is logged
 
 
 @dataclass(frozen=True)
@@ -153,46 +157,88 @@ def _write(path: Path, data: bytes, mode: str) -> None:
         file.write(data)
 
 
-def assert_all_is_back_after_a_kill(
-    grid: Grid, directory: Path, seed: int, fault: str, operations: int
-) -> None:
-    """Work until the mount kills itself at ``fault``, mount again, and compare."""
-    directory.mkdir()
-    local, before = directory / "local", directory / "before"
-    local.mkdir()
-    program = Program(local, seed)
-    writing: str | None = None
-    with grid.mount(environment={VARIABLE: fault}, options="quiet=0.05", sync=False) as mount:
+class Campaign:
+    """One grid, one directory beside it, and mounts that are killed one after the other.
+
+    Each mount first shows what the one before has left, and is then worked on until it dies.
+    """
+
+    def __init__(self, grid: Grid, directory: Path, seed: int) -> None:
+        directory.mkdir()
+        self.grid = grid
+        self.local = directory / "local"
+        self.before = directory / "before"  # what is there too, if the last operation is not
+        self.local.mkdir()
+        self.program = Program(self.local, seed)
+        self.random = random.Random(seed)
+        self.cut_off: Operation | None = None
+
+    def kill(self, operations: int) -> None:
+        """Have a mount die at some fault point of so many operations at most, or behind them.
+
+        It may do so before it is ready, and while it is looked at: then another one is tried.
+        """
+        killed = False
+        while not killed:
+            fault = f"any:{self.random.randrange(1, 7 * operations)}"
+            with suppress(DiedEarlyError), self._mounted(fault) as mount:
+                with _dying():
+                    self.compare(mount.path)
+                    self._work(mount.path, operations)
+                    killed = True
+                mount.kill()
+
+    def end(self) -> None:
+        """See that everything is back, gets to the grid, and is seen there by another client."""
+        with self.grid.mount() as mount:
+            mount.expect_log(*AFTER_A_KILL)
+            self.compare(mount.path)
+        with self.grid.mount(state="elsewhere") as mount:
+            self.compare(mount.path)
+
+    def compare(self, mounted: Path) -> None:
+        """The mount shows what was accepted; from here on the local directory has the same."""
+        writing = None if self.cut_off is None else self.cut_off.writing
+        found = _shown(mounted, writing)
+        os.listdir(mounted)  # or else it died meanwhile, and that was not all
+        if self.cut_off is not None and found == _shown(self.before, writing):
+            shutil.rmtree(self.local)
+            shutil.copytree(self.before, self.local, symlinks=True)
+            _link_again(self.before, self.local)
+        assert found == _shown(self.local, writing), difference(found, _shown(self.local, writing))
+        if writing is not None and os.path.isfile(mounted / writing):
+            _write(self.local / writing, (mounted / writing).read_bytes(), "wb")
+        self.cut_off = None
+
+    def _mounted(self, fault: str) -> AbstractContextManager[Mount]:
+        options = "quiet=0.05"
+        return self.grid.mount(environment={VARIABLE: fault}, options=options, sync=False)
+
+    def _work(self, mounted: Path, operations: int) -> None:
         for _ in range(operations):
-            operation = program.next()
-            shutil.rmtree(before, ignore_errors=True)
-            shutil.copytree(local, before, symlinks=True)
-            _link_again(local, before)
-            writing = operation.writing
+            operation = self.program.next()
             try:
-                operation.run(mount.path)
+                operation.run(mounted)
             except OSError as error:
                 if error.errno not in GONE:
                     raise
-                operation.run(local)
-                break
-            operation.run(local)
-        else:
-            before, writing = local, None
-        mount.kill()
-    with grid.mount() as mount:
-        mount.expect_log("from an earlier mount", "a newer version than the newest to be had")
-        found = _shown(mount.path, writing)
-        assert found in (_shown(before, writing), _shown(local, writing)), difference(
-            found, _shown(local, writing)
-        )
-    with grid.mount() as mount:
-        assert _shown(mount.path, writing) == found
-        for entry in os.scandir(mount.path):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+                shutil.rmtree(self.before, ignore_errors=True)
+                shutil.copytree(self.local, self.before, symlinks=True)
+                _link_again(self.local, self.before)
+                operation.run(self.local)
+                self.cut_off = operation
+                return
+            operation.run(self.local)
+
+
+@contextmanager
+def _dying() -> Iterator[None]:
+    """The mount may die in here."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
 
 
 def _link_again(source: Path, copy: Path) -> None:
@@ -207,7 +253,7 @@ def _link_again(source: Path, copy: Path) -> None:
 def _shown(root: Path, writing: str | None) -> dict[str, object]:
     """What two directories have in common; of a file that was being written, that it is there."""
     return {
-        path: None if path == writing else _in_common(seen)
+        path: None if writing in (path, *seen.links) else _in_common(seen)
         for path, seen in snapshot(root, numbers=False, times=False).items()
     }
 

@@ -5,7 +5,8 @@
 Every operation is made up from the seed and from what the plain directory holds, and made on both
 sides; its result, or its errno, has to agree. After each batch everything that programs can see has
 to agree: names, types, modes, owners, sizes, link counts, times that were set, extended attributes
-and contents. Now and then the mount is unmounted and mounted again.
+and contents. Now and then the mount is unmounted and mounted again, or its process is killed: all
+that was closed has to be there afterwards.
 
 What two file systems need not agree on is left out: inode numbers, the sizes and link counts of
 directories, and times that nobody set. Those have to be recent where the plain directory's are; and
@@ -123,11 +124,15 @@ class Checker:
         (operation,) = self.random.choices(OPERATIONS, WEIGHTS)
         operation(self)
 
-    def remount(self) -> None:
-        self.recent.append(f"{self.done}: remount")
+    def remount(self, *, by_force: bool = False) -> None:
+        """Another process serves the mount. ``by_force``: the one before has no say in it."""
+        self.recent.append(f"{self.done}: {'kill' if by_force else 'remount'}")
         self.plain.close_all()
         self.mounted.close_all()
-        self.folder.remount()
+        if by_force:
+            self.folder.crash()
+        else:
+            self.folder.remount()
 
     # --- choosing ---------------------------------------------------------------------------------
 
@@ -714,6 +719,8 @@ WEIGHTS = tuple(WEIGHTED.values())
 def run(directory: Path, operations: int, seed: int, batch: int, remounts: int) -> Checker:
     """Do ``operations`` in batches, with a remount after each ``remounts`` of them.
 
+    Every second remount is because the process was killed.
+
     Raises:
         Disagreement: the sides differ.
     """
@@ -729,7 +736,7 @@ def run(directory: Path, operations: int, seed: int, batch: int, remounts: int) 
                     check.step()
                 check.compare()
                 if before // remounts != check.done // remounts:
-                    check.remount()
+                    check.remount(by_force=check.done // remounts % 2 == 1)
                     check.compare()
             check.remount()
             check.compare()
