@@ -296,6 +296,22 @@ def test_fstab(tmp_path: Path, arguments: list[str], passed: list[str]) -> None:
     assert ("-f" in arguments) == (result.stdout == "")
 
 
+def test_fstab_without_a_path(tmp_path: Path) -> None:
+    """As mount(8) calls it."""
+    command = tmp_path / "lafsfs"
+    command.write_text("#!/bin/sh\n/usr/bin/env\n")
+    command.chmod(0o755)
+    result = subprocess.run(
+        ["/bin/sh", str(HELPER), "home:", "/mnt"],
+        env={"LAFSFS": str(command)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert "\nPATH=/usr/local/sbin:" in f"\n{result.stdout}"
+
+
 def test_fstab_is_no_place_for_capabilities(tmp_path: Path) -> None:
     result = helper(tmp_path, golden.TREES["dir-sdmf"].cap, "/mnt")
     assert (result.returncode, result.stdout) == (1, "")
