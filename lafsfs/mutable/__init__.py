@@ -15,6 +15,7 @@ unseen.
     retrieve    k verified shares of one version -> contents                    asks
     plan        which share goes where, tested against what                     pure
     publish     write the planned shares and read the answers                   asks
+    loading     the private key, out of the shares                              asks
     file        MutableFile: modify(), overwrite(), upload(), read(), retries
     keypool     RSA key pairs made ahead of need
 

@@ -31,22 +31,19 @@ import trio
 from lafsfs.caps import MutableWriteCap
 from lafsfs.crypto.rsa import generate_keypair
 from lafsfs.errors import (
-    FormatError,
     NotEnoughSharesError,
     NotHappyError,
     ReadOnlyCapabilityError,
-    ServerError,
     UncoordinatedWriteError,
 )
-from lafsfs.grid.api import ShareKind
 from lafsfs.grid.encoding import Encoding
 from lafsfs.mutable.contents import ContentsCache
 from lafsfs.mutable.encode import SlotKeys, encode_version
+from lafsfs.mutable.loading import load_keys
 from lafsfs.mutable.publish import CollisionError, map_after, publish, verdict
 from lafsfs.mutable.reader import READ_MAX_AGE, SlotReader
 from lafsfs.mutable.retrieve import INLINE_SIZE, in_thread_if
 from lafsfs.mutable.servermap import Mode, ServerMap
-from lafsfs.mutable.verify import open_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,9 +54,11 @@ if TYPE_CHECKING:
     from lafsfs.grid.broker import Broker
     from lafsfs.grid.secrets import ClientSecrets
     from lafsfs.mutable.encode import EncodedVersion
-    from lafsfs.mutable.servermap import MappedShare, Version
+    from lafsfs.mutable.servermap import Version
 
     _Renew: TypeAlias = Callable[[ServerMap], Awaitable[tuple[ServerMap, bytes, bytes | None]]]
+
+Before: TypeAlias = "Callable[[int], Awaitable[None]]"  # a publish: takes the sequence number
 
 log = logging.getLogger(__name__)
 
@@ -175,11 +174,20 @@ class MutableFile:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    async def modify(self, modifier: Callable[[bytes], bytes | None]) -> bytes:
+    def begun(self, seqnum: int) -> None:
+        """An earlier process began to publish versions up to this one, of which nothing is known:
+        they may turn up."""
+        self._reader.highest_seen = max(self._reader.highest_seen, seqnum)
+        self._is_doubtful = True
+
+    async def modify(
+        self, modifier: Callable[[bytes], bytes | None], before: Before | None = None
+    ) -> bytes:
         """Replace the contents by what ``modifier`` makes of them; returns what is there then.
 
         The modifier is pure, may be called several times and from a thread, and returns None (or
-        its argument) to change nothing.
+        its argument) to change nothing. ``before`` is awaited with a version's sequence number
+        before any of it is written: whoever writes that down can tell :meth:`begun` after a crash.
 
         Raises:
             ReadOnlyCapabilityError: the capability only reads.
@@ -194,7 +202,7 @@ class MutableFile:
             new = await in_thread_if(len(old) > INLINE_SIZE, lambda: modifier(old))
             return servermap, old, new
 
-        return await self._write(renew)
+        return await self._write(renew, before)
 
     async def overwrite(self, contents: bytes) -> None:
         """Replace the contents, whatever they are now, even if they cannot be retrieved.
@@ -207,13 +215,15 @@ class MutableFile:
 
         await self._write(renew, always=True)
 
-    async def publish_first(self, keys: SlotKeys, contents: bytes, *, replay: bool) -> None:
+    async def publish_first(
+        self, keys: SlotKeys, contents: bytes, *, replay: bool, before: Before | None = None
+    ) -> None:
         """Publish into a slot that is empty, and meant to be ours alone. See :func:`create`."""
         self._keys = keys
         nothing = ServerMap(Mode.WRITE, failed=self._reader.missing(self._encoding.happy))
         try:
             async with self._writing:
-                await self._publish(contents, nothing)
+                await self._publish(contents, nothing, before)
         except UncoordinatedWriteError:
             if not replay:
                 raise
@@ -221,7 +231,7 @@ class MutableFile:
             if servermap.best() is None:
                 await self.overwrite(contents)
             elif not servermap.settled():
-                await self._write(self._same_again, always=True)
+                await self._write(self._same_again, before, always=True)
 
     async def upload(self, contents: bytes, servermap: ServerMap) -> None:
         """Publish contents if the grid is still as this map (of mode WRITE or CHECK) shows it.
@@ -239,7 +249,9 @@ class MutableFile:
         servermap, _, contents = await self._reader.contents(servermap)
         return servermap, contents, contents
 
-    async def _write(self, renew: _Renew, *, always: bool = False) -> bytes:
+    async def _write(
+        self, renew: _Renew, before: Before | None = None, *, always: bool = False
+    ) -> bytes:
         """Map, renew and publish until nobody interferes. ``always``: even what is the same."""
         self._require_write_cap()
         async with self._writing:
@@ -265,7 +277,7 @@ class MutableFile:
                     continue
                 contents = old if new is None else new
                 try:
-                    await self._publish(contents, servermap)
+                    await self._publish(contents, servermap, before)
                 except CollisionError as error:
                     log.info("publish: %s", error)
                     trouble = error
@@ -276,7 +288,9 @@ class MutableFile:
                     await trio.sleep(FIRST_BACK_OFF * 2**attempt * (0.5 + self._jitter()))
             raise UncoordinatedWriteError(f"others kept writing, through {TRIES} tries: {trouble}")
 
-    async def _publish(self, contents: bytes, servermap: ServerMap) -> None:
+    async def _publish(
+        self, contents: bytes, servermap: ServerMap, before: Before | None = None
+    ) -> None:
         """One publish: encode, write, judge, and remember what is where now."""
         self._require_write_cap()
         old = servermap.best() or servermap.newest() or self._reader.latest
@@ -296,8 +310,10 @@ class MutableFile:
             return encode_version(contents, self.cap.format, k, n, seqnum, keys)
 
         encoded = await in_thread_if(len(contents) * n > INLINE_SIZE * k, encode)
+        if before is not None:
+            await before(seqnum)
         self._reader.forget()
-        self._reader.highest_seen = seqnum
+        self._reader.highest_seen = max(self._reader.highest_seen, seqnum)
         was_doubtful, self._is_doubtful = self._is_doubtful, True
         try:
             outcome = await publish(view, encoded, servermap, happy)
@@ -332,31 +348,10 @@ class MutableFile:
 
     async def _load_keys(self, servermap: ServerMap) -> SlotKeys:
         """The slot's private key, out of the first share that has it right."""
-        if self._keys is not None:
-            return self._keys
-        cap = self._require_write_cap()
-        reasons: list[str] = []
-        for share in (None, *servermap.shares.values()):
-            try:
-                encrypted = await self._read_private_key(share)
-                if encrypted is not None:
-                    self._keys = open_private_key(encrypted, cap)
-                    return self._keys
-            except (ServerError, FormatError) as error:
-                where = f"share {share.shnum} on {share.server.name}: " if share else ""
-                reasons.append(f"{where}{error}")
-        raise NotEnoughSharesError(
-            "no share yields the private key: " + "; ".join([servermap.describe(), *reasons])
-        )
-
-    async def _read_private_key(self, share: MappedShare | None) -> bytes | None:
-        """The encrypted private key from one share; without a share, the one a map came across."""
-        if share is None:
-            return self._reader.alleged_private_key
-        span = share.header.sections.enc_privkey
-        return await share.server.read_share(
-            ShareKind.MUTABLE, self.storage_index, share.shnum, span.offset, span.size
-        )
+        if self._keys is None:
+            cap, seen = self._require_write_cap(), self._reader.alleged_private_key
+            self._keys = await load_keys(cap, servermap, seen)
+        return self._keys
 
 
 async def create(

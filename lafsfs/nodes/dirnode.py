@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lafsfs.caps import DirectoryCap
     from lafsfs.crypto.rsa import SigningKey
     from lafsfs.formats.dirtable import DirectoryTable, Entry
+    from lafsfs.mutable.file import Before
     from lafsfs.mutable.servermap import Version
     from lafsfs.nodes.edits import Edit, Outcome
     from lafsfs.nodes.filenode import FileNode
@@ -127,8 +128,15 @@ class DirectoryNode:
                 return self._listing  # somebody read it while we waited
             return await self._refresh()
 
-    async def edit(self, edits: Sequence[Edit]) -> EditResult:
+    def begun(self, seqnum: int) -> None:
+        """See :meth:`~lafsfs.mutable.file.MutableFile.begun`."""
+        if isinstance(self._backing, MutableFileNode):
+            self._backing.begun(seqnum)
+
+    async def edit(self, edits: Sequence[Edit], before: Before | None = None) -> EditResult:
         """Apply all ``edits``, in order, in one change of the table, which is made if it is new.
+
+        ``before`` is awaited with the sequence number of a version before any of it is written.
 
         Raises:
             ReadOnlyCapabilityError: this is not the directory's write capability.
@@ -145,7 +153,7 @@ class DirectoryNode:
             if self._listing is not None:
                 batch.known = (self._contents, self._listing.table)
             started = trio.current_time()
-            contents = await self._write(backing, batch)
+            contents = await self._write(backing, batch, before)
             self.key = None
             self._version = None  # somebody may have published another since
             listing = await self._admit(contents, batch.table_of(contents), started)
@@ -162,12 +170,12 @@ class DirectoryNode:
     def _may_lag(self, max_age: float | None) -> bool:
         return max_age != 0 and self._lock.locked()
 
-    async def _write(self, backing: MutableFileNode, batch: _Batch) -> bytes:
+    async def _write(self, backing: MutableFileNode, batch: _Batch, before: Before | None) -> bytes:
         if self.key is not None:
             contents = batch(b"") or b""
-            if await backing.create(self.key, contents):
+            if await backing.create(self.key, contents, before):
                 return contents
-        return await backing.modify(batch)
+        return await backing.modify(batch, before)
 
     async def _refresh(self) -> Listing:
         started = trio.current_time()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from lafsfs.crypto.rsa import SigningKey
     from lafsfs.immutable import CHKFile
-    from lafsfs.mutable.file import MutableFile
+    from lafsfs.mutable.file import Before, MutableFile
     from lafsfs.mutable.servermap import Version
 
 Modifier: TypeAlias = "Callable[[bytes], bytes | None]"
@@ -169,7 +169,11 @@ class MutableFileNode:
         """
         return await self._file.download(max_age)
 
-    async def create(self, key: SigningKey, contents: bytes) -> bool:
+    def begun(self, seqnum: int) -> None:
+        """See :meth:`~lafsfs.mutable.file.MutableFile.begun`."""
+        self._file.begun(seqnum)
+
+    async def create(self, key: SigningKey, contents: bytes, before: Before | None = None) -> bool:
         """Make the slot whose write key is ``key``'s, and say whether ``contents`` are in it now.
 
         An earlier try with the same key may have made it: then what that put there stays.
@@ -179,9 +183,9 @@ class MutableFileNode:
         """
         keys = SlotKeys(key)
         try:
-            await self._file.publish_first(keys, contents, replay=False)
+            await self._file.publish_first(keys, contents, replay=False, before=before)
         except UncoordinatedWriteError:
-            await self._file.publish_first(keys, contents, replay=True)
+            await self._file.publish_first(keys, contents, replay=True, before=before)
             return False
         return True
 
@@ -196,14 +200,15 @@ class MutableFileNode:
         self._require_write()
         await self._file.overwrite(contents)
 
-    async def modify(self, modifier: Modifier) -> bytes:
+    async def modify(self, modifier: Modifier, before: Before | None = None) -> bytes:
         """Replace the contents by what ``modifier`` makes of them; the new contents.
 
         ``modifier`` is pure, may be called several times and from a thread, and returns ``None``
-        to leave things as they are. Raises as :meth:`overwrite` does.
+        to leave things as they are. ``before`` is awaited with the sequence number of a version
+        before any of it is written. Raises as :meth:`overwrite` does.
         """
         self._require_write()
-        return await self._file.modify(modifier)
+        return await self._file.modify(modifier, before)
 
     def _require_write(self) -> None:
         if not self.can_write:

@@ -19,6 +19,7 @@ from lafsfs.vfs.recording.records import (
     NEW,
     OLDER,
     VERSION,
+    BegunRecord,
     EdgeRecord,
     InodeRecord,
     LookRecord,
@@ -83,7 +84,8 @@ names = st.builds(
 )
 places = st.builds(PlaceRecord, directories, NAMES, entries)
 looks = st.builds(LookRecord, directories, NAMES, st.none() | entries, st.none() | numbers)
-records = inodes | names | places | looks
+begun = st.builds(BegunRecord, caps, numbers)
+records = inodes | names | places | looks | begun
 SLOT = MutableWriteCap(MutableFormat.SDMF, b"k" * 16, b"f" * 32)
 
 
@@ -141,7 +143,7 @@ def test_rows_that_an_older_version_knew_are_as_it_left_them(record):
     assert cbor2.loads(record.pack())[0] == 1
 
 
-@given(places | looks)
+@given(places | looks | begun)
 def test_rows_that_an_older_version_did_not_know_are_of_a_newer_one(record):
     assert cbor2.loads(record.pack())[0] == 2
 

@@ -32,12 +32,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.errors import LafsError, LocalError
+from lafsfs.errors import LafsError
 from lafsfs.journal.faultpoints import reached
 from lafsfs.vfs.api import UnexpectedError
 from lafsfs.vfs.publishing.backoff import back_off
 from lafsfs.vfs.publishing.flights import Flight, edit_for, settle
 from lafsfs.vfs.publishing.removals import Removals
+from lafsfs.vfs.recording.recorder import write_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -192,11 +193,12 @@ class Publisher:
             error = error or refused
             if batch or revivals or node.is_new:
                 self.publishes += 1
-                await self._write_ahead()
                 was_new = node.is_new
                 reached("publisher.before")
-                result = await node.edit([*(flight.edit for flight in batch), *revivals])
+                edits = [*(flight.edit for flight in batch), *revivals]
+                result = await node.edit(edits, self._write_ahead)
                 reached("publisher.landed")
+                self._outgoing.recorder.begun(node.cap, None)
                 removals.revived(revivals)
                 self._settle(batch, result)
                 if not was_new:
@@ -225,15 +227,8 @@ class Publisher:
         self._tell(error, taken=True)
         return True
 
-    async def _write_ahead(self) -> None:
-        """Have all that goes out on the local disk first, so that the grid is never ahead of it.
-
-        Where that disk is full or broken, the grid is the better place all the same.
-        """
-        try:
-            await self._outgoing.recorder.sync()
-        except LocalError as error:
-            log.warning("published without being in the journal: %s", error)
+    async def _write_ahead(self, seqnum: int) -> None:
+        await write_ahead(self._outgoing.recorder, self._directory.node.cap, seqnum)
 
     def _tell(self, error: LafsError | None, *, taken: bool) -> None:
         waiters, self._waiters = self._waiters, []

@@ -19,6 +19,7 @@ from lafsfs.errors import NotSupportedError
 from lafsfs.journal.faultpoints import reached
 from lafsfs.nodes.dirnode import DirectoryNode
 from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
+from lafsfs.vfs.recording.recorder import write_ahead
 from lafsfs.vfs.staging.extents import merged
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ async def _put(
         return await tree.maker.upload(snapshot, placed=placed)
     written = await snapshot.written()
     modifier = functools.partial(merged, extents=snapshot.extents, written=written)
-    inode.known_size = len(await node.modify(modifier))
+    before = functools.partial(write_ahead, tree.recorder, node.cap)
+    inode.known_size = len(await node.modify(modifier, before))
     inode.known_version = None
+    tree.recorder.begun(node.cap, None)
     return node.cap
 
 

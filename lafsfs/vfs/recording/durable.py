@@ -21,6 +21,9 @@ Rules:
   own work, and the replay takes the capability that an inode has for one that may have landed under
   its names. A name's row that is put meanwhile, for whatever reason, says what is in flight: then
   something else may be wanted.
+- That a version of a slot was begun is recorded before any of it is written, with its number, until
+  one has gone well: it could turn up when servers are back that are away at the next mount, and
+  what was done then would be lost if it had the same number, or a lower one.
 - The key pair of a directory is in its row as long as its slot may not exist.
 """
 
@@ -45,11 +48,13 @@ from lafsfs.vfs.recording.describing import (
     needs_of,
 )
 from lafsfs.vfs.recording.places import PlacePlan, Places
+from lafsfs.vfs.recording.records import BegunRecord
 from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lafsfs.caps import Cap
     from lafsfs.journal import Journal
     from lafsfs.vfs.publishing.removals import Look
     from lafsfs.vfs.staging.area import Kept, StagedContents
@@ -97,6 +102,7 @@ class _Step:
     users: Counter[Inode] = field(default_factory=Counter)  # by how much there are more
     inside: Counter[Directory] = field(default_factory=Counter)  # the same
     places: PlacePlan | None = None
+    begun: dict[Cap, int | None] = field(default_factory=dict)
     kept: list[tuple[StagedContents, Kept]] = field(default_factory=list)
 
 
@@ -110,6 +116,9 @@ class JournalRecorder:
         self._changed_looks: dict[Look, None] = {}
         self._name_rows: dict[Binding, _Row] = {}
         self._look_rows: dict[Look, _Row] = {}
+        self._begun: dict[Cap, int | None] = {}  # changed
+        self._begun_rows: dict[Cap, int] = {}
+        self._orphans: list[int] = []
         self._inode_rows: dict[Inode, _InodeRow] = {}
         self._places = Places(journal.new_row)
         self._error: JournalError | None = None  # of the last commit
@@ -137,6 +146,11 @@ class JournalRecorder:
         self._changed_looks[look] = None
         self._wake.set()
 
+    def begun(self, cap: Cap, seqnum: int | None) -> None:
+        """See :class:`~lafsfs.vfs.recording.recorder.Recorder`."""
+        self._begun[cap] = seqnum
+        self._wake.set()
+
     async def accept(self) -> None:
         """Record all that has changed, in one commit.
 
@@ -144,7 +158,7 @@ class JournalRecorder:
             JournalError: the local disk does not take it. It is tried again.
         """
         await self._journal.ready()
-        if self._changed or self._changed_names or self._changed_looks:
+        if self._changed or self._changed_names or self._changed_looks or self._begun:
             self._commit()
 
     async def sync(self) -> None:
@@ -173,7 +187,8 @@ class JournalRecorder:
 
     def adopt_place(self, directory: Directory, row: int) -> None:
         """A row is of the place of this directory, if it is there now."""
-        self._places.adopt(directory, row)
+        if not self._places.adopt(directory, row):
+            self.adopt_nothing(row)
 
     def adopt_name(self, binding: Binding, row: int) -> None:
         """A row is of this name, as it is now."""
@@ -182,6 +197,14 @@ class JournalRecorder:
     def adopt_look(self, look: Look, row: int) -> None:
         """A row is of this look."""
         self._look_rows[look] = self._adopted(_Row(row, *concerned_by(look)))
+
+    def adopt_begun(self, cap: Cap, row: int) -> None:
+        """A row is of what was begun to be published to this slot."""
+        self._begun_rows[cap] = row
+
+    def adopt_nothing(self, row: int) -> None:
+        """A row that nobody needs: it goes with the next commit."""
+        self._orphans.append(row)
 
     def _adopted(self, row: _Row) -> _Row:
         for inode in row.needs:
@@ -194,6 +217,7 @@ class JournalRecorder:
         self._changed.clear()
         self._changed_names.clear()
         self._changed_looks.clear()
+        self._begun.clear()
 
     # one commit
 
@@ -208,6 +232,9 @@ class JournalRecorder:
         for inode in dict.fromkeys((*changed, *needed, *self._not_new_any_more(step))):
             self._plan_inode(step, inode)
         self._plan_places(step)
+        for cap, seqnum in self._begun.items():
+            self._plan_begun(step, cap, seqnum)
+        step.deletes += self._orphans
         if step.puts or step.deletes:
             try:
                 self._journal.commit(step.puts, step.deletes, step.blobs)
@@ -217,7 +244,7 @@ class JournalRecorder:
                 raise
             self._error = None
             self._take_note(step)
-        self._changed, self._changed_names, self._changed_looks = {}, {}, {}
+        self._changed, self._changed_names, self._changed_looks, self._begun = {}, {}, {}, {}
 
     def _names_of_changed(self) -> dict[Binding, None]:
         """Names that begin or cease to hold because of what they lead to."""
@@ -248,6 +275,15 @@ class JournalRecorder:
             step.puts[row] = Put(look_record(look).pack())
         step.looks[look] = after
         _count(step, before, after)
+
+    def _plan_begun(self, step: _Step, cap: Cap, seqnum: int | None) -> None:
+        row = self._begun_rows.get(cap)
+        if seqnum is not None:
+            step.begun[cap] = row = self._journal.new_row() if row is None else row
+            step.puts[row] = Put(BegunRecord(cap, seqnum).pack())
+        elif row is not None:
+            step.begun[cap] = None
+            step.deletes.append(row)
 
     def _plan_places(self, step: _Step) -> None:
         changed = [*self._changed, *(edge.inode for one in step.names for edge in one.edges)]
@@ -293,6 +329,8 @@ class JournalRecorder:
         _update(self._name_rows, step.names)
         _update(self._look_rows, step.looks)
         _update(self._inode_rows, step.inodes)
+        _update(self._begun_rows, step.begun)
+        self._orphans = []
         if step.places is not None:
             self._places.take_note(step.places)
         for staged, kept in step.kept:

@@ -41,7 +41,6 @@ class PlacePlan:
 
     inside: Counter[Directory]
     places: dict[Directory, Place | None] = field(default_factory=dict)
-    orphans: tuple[int, ...] = ()
 
 
 class Places:
@@ -51,11 +50,10 @@ class Places:
         self._new_row = new_row
         self._places: dict[Directory, Place] = {}
         self._inside: Counter[Directory] = Counter()
-        self._orphans: tuple[int, ...] = ()  # rows of what is elsewhere by now
 
     def plan(self, inside: Mapping[Directory, int], changed: Iterable[Directory]) -> PlacePlan:
         """What follows if so many more rows count for directories, and others have changed."""
-        plan = PlacePlan(Counter(inside), orphans=self._orphans)
+        plan = PlacePlan(Counter(inside))
         todo = [*inside, *changed]
         while todo:
             directory = todo.pop()
@@ -83,11 +81,10 @@ class Places:
     def deletes(self, plan: PlacePlan) -> list[int]:
         """The ids of rows to be deleted."""
         gone = (self._places.get(one) for one, place in plan.places.items() if place is None)
-        return [*plan.orphans, *(place.row for place in gone if place is not None)]
+        return [place.row for place in gone if place is not None]
 
     def take_note(self, plan: PlacePlan) -> None:
         """The plan is committed."""
-        self._orphans = ()
         for directory, place in plan.places.items():
             if place is None:
                 self._places.pop(directory, None)
@@ -98,14 +95,14 @@ class Places:
             if not self._inside[directory]:
                 del self._inside[directory]
 
-    def adopt(self, directory: Directory, row: int) -> None:
-        """A row is of the place of ``directory``, if that has one now."""
-        place = None if directory in self._places else self._place_of(directory, row)
+    def adopt(self, directory: Directory, row: int) -> bool:
+        """Take a row for that of the place of ``directory``; False if that has none now."""
+        place = self._place_of(directory, row)
         if place is None:
-            self._orphans = (*self._orphans, row)
-        else:
-            self._places[directory] = place
-            self._inside[place.above] += 1
+            return False
+        self._places[directory] = place
+        self._inside[place.above] += 1
+        return True
 
     def adopt_inside(self, directories: Iterable[Directory]) -> None:
         """A row that there is counts for these."""

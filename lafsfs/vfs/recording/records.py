@@ -8,8 +8,9 @@ A row is a CBOR list that begins with a version and the kind of row:
             when the name was made, when the directory changed
     place   capability of a directory, stored name, entry: something pending is in what it leads to
     look    capability of a directory, stored name, entry, inode: see LookRecord
+    begun   capability of a slot, sequence number: versions up to that may turn up
 
-Inodes and names are of version 1, places and looks of version 2.
+Inodes and names are of version 1, the others of version 2.
 
 A capability is its text, or the two slots of one that is unknown; an entry is the table's bytes; an
 edge is the number of its inode, how far the grid has heard of it, and the entry it came from.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import cbor2
 
+from lafsfs.caps import UnknownCap
 from lafsfs.errors import BadCapabilityError, DeepImmutableError, FormatError, JournalFormatError
 from lafsfs.formats import cbor
 from lafsfs.vfs.recording.fields import (
@@ -52,7 +54,7 @@ from lafsfs.vfs.recording.fields import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lafsfs.caps import Cap, DirectoryCap, UnknownCap
+    from lafsfs.caps import Cap, DirectoryCap
     from lafsfs.formats.dirtable import Entry
     from lafsfs.nodes.edits import BaseCap
     from lafsfs.vfs.posix.attributes import Posix
@@ -62,6 +64,7 @@ _INODE: Final = (1, 1)
 _NAME: Final = (1, 2)
 _PLACE: Final = (2, 3)
 _LOOK: Final = (2, 4)
+_BEGUN: Final = (2, 5)
 _MAX_DEPTH: Final = 8
 _MAX_ITEMS: Final = 1 << 20
 
@@ -191,7 +194,19 @@ class LookRecord:
         return cbor2.dumps([*_LOOK, cap, self.name, entry, self.number])
 
 
-Record: TypeAlias = InodeRecord | NameRecord | PlaceRecord | LookRecord
+@dataclass(frozen=True, slots=True)
+class BegunRecord:
+    """Versions of a slot up to ``seqnum`` were begun to be published, and none went well since."""
+
+    cap: Cap
+    seqnum: int
+
+    def pack(self) -> bytes:
+        """The row's value."""
+        return cbor2.dumps([*_BEGUN, packed_cap(self.cap), self.seqnum])
+
+
+Record: TypeAlias = InodeRecord | NameRecord | PlaceRecord | LookRecord | BegunRecord
 
 
 def unpack(row: int, value: bytes) -> Record:
@@ -285,6 +300,13 @@ def _look(fields: list[Any]) -> LookRecord:
     return LookRecord(as_directory(directory), as_text(name), as_entry(entry), whole)
 
 
+def _begun(fields: list[Any]) -> BegunRecord:
+    cap = as_cap(fields[0])
+    if cap is None or isinstance(cap, UnknownCap):
+        raise FormatError("what is published is known")
+    return BegunRecord(cap, as_whole(fields[1]))
+
+
 def _edge(fields: Any) -> EdgeRecord:  # noqa: ANN401
     if len(as_list(fields)) != 3:
         raise FormatError("an edge has three parts")
@@ -299,4 +321,5 @@ _KINDS: Final[Mapping[tuple[int, int], tuple[int, Callable[[list[Any]], Record]]
     _NAME: (10, _name),
     _PLACE: (3, _place),
     _LOOK: (4, _look),
+    _BEGUN: (2, _begun),
 }

@@ -27,14 +27,16 @@ from lafsfs.caps import DirectoryCap, MutableWriteCap
 from lafsfs.crypto.rsa import SigningKey
 from lafsfs.errors import FormatError, JournalFormatError, StagingCorruptError
 from lafsfs.nodes.dirnode import DirectoryNode
-from lafsfs.nodes.filenode import UnknownNode
+from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.posix import numbers
 from lafsfs.vfs.posix.attributes import Kind, Posix
 from lafsfs.vfs.publishing.removals import Look
+from lafsfs.vfs.publishing.storing import node_of
 from lafsfs.vfs.recording.lost import LostContents
 from lafsfs.vfs.recording.records import (
     CURRENT,
+    BegunRecord,
     InodeRecord,
     LookRecord,
     NameRecord,
@@ -49,6 +51,7 @@ from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode, LoopInode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lafsfs.caps import Cap, UnknownCap
     from lafsfs.journal import ContentsRef, Row
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.nodes.listing import Child
@@ -93,7 +96,7 @@ async def replay(tree: Tree, recorder: JournalRecorder, rows: Sequence[Row]) -> 
         elif isinstance(record, NameRecord):
             names.append((row, record))
         else:
-            replaying.expect_way(row, record)
+            replaying.expect_more(row, record)
         if not number % AT_ONCE:
             await trio.lowlevel.checkpoint()
     await replaying.restore_inodes()
@@ -111,6 +114,7 @@ class _Replay:
         self._inodes: dict[int, Inode] = {}
         self._places: dict[Directory, tuple[Row, Directory, Child]] = {}  # by what is there
         self._looks: list[tuple[Row, LookRecord]] = []
+        self._begun: list[tuple[Row, BegunRecord]] = []
         self.size = 0
 
     def expect(self, row: Row, record: InodeRecord) -> None:
@@ -119,11 +123,16 @@ class _Replay:
             raise _misfit(row, "there is another of that inode")
         self._rows[record.number] = row, record
 
-    def expect_way(self, row: Row, record: PlaceRecord | LookRecord) -> None:
-        """There is a row of that place, or look."""
+    def expect_more(self, row: Row, record: PlaceRecord | LookRecord | BegunRecord) -> None:
+        """There is a row of that place, of a look, or of a publish."""
         if isinstance(record, LookRecord):
             self._looks.append((row, record))
-            return
+        elif isinstance(record, BegunRecord):
+            self._begun.append((row, record))
+        else:
+            self._expect_place(row, record)
+
+    def _expect_place(self, row: Row, record: PlaceRecord) -> None:
         above = self._tree.directory(record.directory)
         child = above.node.child_of(record.name, record.entry)
         if not isinstance(child.cap, DirectoryCap):
@@ -218,7 +227,27 @@ class _Replay:
             self._parent(directory)
         for row, look in self._looks:
             self._look(row, look)
+        slots = self._slots()
+        for row, begun in self._begun:
+            slot = slots.get(begun.cap)
+            if slot is None:
+                self._recorder.adopt_nothing(row.id)  # nothing more is to be published there
+            else:
+                slot.begun(begun.seqnum)
+                self._recorder.adopt_begun(begun.cap, row.id)
         self._recorder.adopted()
+
+    def _slots(self) -> dict[Cap | UnknownCap, DirectoryNode | MutableFileNode]:
+        """What something is to be published to."""
+        slots: dict[Cap | UnknownCap, DirectoryNode | MutableFileNode] = {}
+        for directory in self._tree.outgoing.pending:
+            slots[directory.node.cap] = directory.node
+        for inode in self._inodes.values():
+            if isinstance(inode, FileInode) and inode.is_mutable and inode.is_dirty:
+                node = node_of(self._tree, inode)
+                if isinstance(node, MutableFileNode):
+                    slots[node.cap] = node
+        return slots
 
     def _look(self, row: Row, record: LookRecord) -> None:
         directory = self._tree.directory(record.directory)
