@@ -46,7 +46,7 @@ from lafsfs.grid.known import open_directories
 from lafsfs.grid.local import LocalServer
 from lafsfs.grid.private import load_secrets, make_private
 from lafsfs.mutable.contents import ContentsCache
-from lafsfs.mutable.keypool import KeyPool
+from lafsfs.mutable.keypool import RESTED_SIZE, KeyPool
 from lafsfs.nodes.maker import Grid, NodeMaker
 from lafsfs.vfs.api import VfsSettings
 from lafsfs.vfs.filesystem import open_filesystem
@@ -138,7 +138,7 @@ async def open_grid(settings: Settings) -> AsyncIterator[NodeMaker]:
         _require_servers(roster)
         async with (
             _in_step(settings, roster),
-            KeyPool.open() as key_pool,
+            KeyPool.open(rested_size=RESTED_SIZE) as key_pool,
             open_caches(settings.caches, secrets, roster.broker.servers) as (segment_cache, places),
         ):
             grid = Grid(
@@ -269,6 +269,8 @@ async def run_mount(
     if not root.can_write:  # then nothing below can be written either
         options = replace(options, read_only=True)
     async with open_grid(replace(settings, follow=True)) as maker:
+        if not options.read_only:
+            await maker.grid.key_pool.expect()
         directory = maker.directory(root)
         invalidations = Invalidations()
         chosen = _vfs_settings(settings, options, directory_format, invalidations)
