@@ -38,8 +38,6 @@ _CHK_STORAGE_INDEX = b"allmydata_immutable_key_to_storage_index_v1"
 _CONVERGENCE = b"allmydata_immutable_content_to_key_with_added_secret_v1+"
 _BLOCK = b"allmydata_encoded_subshare_v1"
 _UEB = b"allmydata_uri_extension_v1"
-_PLAINTEXT = b"allmydata_plaintext_v1"
-_PLAINTEXT_SEGMENT = b"allmydata_plaintext_segment_v1"
 _CIPHERTEXT = b"allmydata_crypttext_v1"
 _CIPHERTEXT_SEGMENT = b"allmydata_crypttext_segment_v1"
 
@@ -71,11 +69,6 @@ _DERIVED_KEY = b"lafsfs_derived_key_v1"
 def netstring(data: bytes) -> bytes:
     """Frame bytes as ``LENGTH:DATA,`` with a decimal length."""
     return b"%d:%b," % (len(data), data)
-
-
-def sha256d(data: BytesLike) -> bytes:
-    """SHA-256 of the SHA-256: 32 bytes."""
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
 class TaggedHasher:
@@ -173,16 +166,6 @@ def ciphertext_hasher() -> TaggedHasher:
 def ciphertext_segment_hash(segment: BytesLike) -> bytes:
     """A leaf of the ciphertext hash tree: one segment, without padding."""
     return tagged_hash(_CIPHERTEXT_SEGMENT, segment)
-
-
-def plaintext_hasher() -> TaggedHasher:
-    """A hasher of the whole plaintext. Nobody stores it any more; old files may hold one."""
-    return TaggedHasher(_PLAINTEXT)
-
-
-def plaintext_segment_hash(segment: BytesLike) -> bytes:
-    """A leaf of the plaintext hash tree that old files may hold."""
-    return tagged_hash(_PLAINTEXT_SEGMENT, segment)
 
 
 # --- leases and uploads ---------------------------------------------------------------------------

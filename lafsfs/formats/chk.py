@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 from lafsfs.errors import FileTooBigError, FormatError
 from lafsfs.formats.geometry import (
-    HASH_SIZE,
     MAX_SIZE,
     SHARE_HASH_SIZE,
     CHKGeometry,
@@ -119,14 +118,6 @@ class CHKHeader:
     def block_hash_tree_span(self, geometry: CHKGeometry) -> Span:
         """Where the whole block hash tree is."""
         return Span(self.block_hashes, geometry.hash_tree_size)
-
-    def crypttext_hash_span(self, index: int) -> Span:
-        """Where one node of the ciphertext hash tree is."""
-        return Span(self.crypttext_hash_tree + index * HASH_SIZE, HASH_SIZE)
-
-    def block_hash_span(self, index: int) -> Span:
-        """Where one node of the block hash tree is."""
-        return Span(self.block_hashes + index * HASH_SIZE, HASH_SIZE)
 
     def blocks_span(self, geometry: CHKGeometry, first: int, count: int = 1) -> Span:
         """Where ``count`` consecutive blocks from segment ``first`` are."""

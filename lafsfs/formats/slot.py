@@ -151,10 +151,6 @@ class SlotHeader:
         inside = self.geometry.stored_blocks(first, count)
         return Span(self.sections.share_data.offset + inside.offset, inside.size)
 
-    def block_hash_span(self, index: int) -> Span:
-        """Where one node of the block hash tree is."""
-        return Span(self.sections.block_hash_tree.offset + index * HASH_SIZE, HASH_SIZE)
-
 
 def parse_slot_header(data: bytes) -> SlotHeader:
     """Read the header from a share's first :data:`HEADER_SIZE` bytes; further ones are ignored.

@@ -39,12 +39,6 @@ class Placement(Generic[S]):
     homes: Mapping[int, S]
     uploads: Mapping[S, frozenset[int]]
     happiness: int
-    happy: int
-
-    @property
-    def is_happy(self) -> bool:
-        """Whether the happiness asked for can be reached."""
-        return self.happiness >= self.happy
 
 
 def happiness(held: Mapping[S, Iterable[int]]) -> int:
@@ -52,15 +46,12 @@ def happiness(held: Mapping[S, Iterable[int]]) -> int:
     return len(_match({}, {server: sorted(set(shares)) for server, shares in held.items()}))
 
 
-def place(
-    existing: Mapping[S, AbstractSet[int]], servers: Sequence[S], n: int, happy: int
-) -> Placement[S]:
+def place(existing: Mapping[S, AbstractSet[int]], servers: Sequence[S], n: int) -> Placement[S]:
     """Decide where the shares ``0 .. n-1`` go.
 
     Args:
         existing: what each server holds already, those that take nothing more included.
         servers: who takes new shares, in the order of preference (permuted).
-        happy: the happiness wanted; recorded in the answer.
     """
     held = {
         server: sorted(shnum for shnum in shares if 0 <= shnum < n)
@@ -79,7 +70,7 @@ def place(
     for shnum, server in sorted(homes.items()):
         if shnum not in held.get(server, ()):
             uploads.setdefault(server, set()).add(shnum)
-    return Placement(homes, {s: frozenset(shares) for s, shares in uploads.items()}, reached, happy)
+    return Placement(homes, {s: frozenset(shares) for s, shares in uploads.items()}, reached)
 
 
 def _home_the_rest(

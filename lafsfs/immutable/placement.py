@@ -158,7 +158,7 @@ async def _ask_around(job: Job, places: Places) -> list[StorageServer]:
     for server in job.broker.servers:
         if not job.broker.accepts_new_shares(server):
             places.notes[server] = f"{server.name} has no Grid Manager's certificate"
-    guess = place({}, candidates, job.encoding.n, job.encoding.happy).uploads
+    guess = place({}, candidates, job.encoding.n).uploads
     takers: set[StorageServer] = set()
 
     async def ask_one(server: StorageServer) -> None:
@@ -200,7 +200,7 @@ async def _give_back_needless(job: Job, places: Places, takers: Sequence[Storage
         return
     encoding = job.encoding
     servers = [*takers, *(s for s, given in places.reserved.items() if given and s not in takers)]
-    needed = place(places.held, servers, encoding.n, encoding.happy).uploads
+    needed = place(places.held, servers, encoding.n).uploads
     needless: dict[StorageServer, set[int]] = {}
     for server, shnums in places.reserved.items():
         needless[server] = shnums - needed.get(server, frozenset())
@@ -212,7 +212,7 @@ async def _reserve(job: Job, places: Places, takers: list[StorageServer]) -> Non
     """Plan, ask, and plan again without those who refused."""
     encoding = job.encoding
     while True:
-        placement = place(places.spread(), takers, encoding.n, encoding.happy)
+        placement = place(places.spread(), takers, encoding.n)
         if not placement.uploads:
             return
         async with trio.open_nursery() as nursery:

@@ -67,7 +67,7 @@ def new_targets(
     for server, shnum in taken:
         existing.setdefault(server, set()).add(shnum)
     living = [server for server in servers if server.server_id not in dead]
-    uploads = place(existing, living, n, happy=n).uploads
+    uploads = place(existing, living, n).uploads
     return [
         Target(server, shnum, b"") for server, shnums in uploads.items() for shnum in sorted(shnums)
     ]

@@ -141,11 +141,6 @@ class ServerMap:
             if len(shnums) < version.k and version.seqnum > floor
         ]
 
-    def needs_merge(self) -> bool:
-        """Whether two recoverable versions bear the same sequence number: two writers collided."""
-        seqnums = [version.seqnum for version in self.recoverable()]
-        return len(set(seqnums)) < len(seqnums)
-
     def highest_seqnum(self) -> int:
         """The highest sequence number known, recoverable or not; 0 when there is none."""
         found = (share.version.seqnum for share in self.shares.values())

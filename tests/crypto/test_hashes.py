@@ -35,7 +35,8 @@ def test_pieces_hash_as_the_whole(tag: bytes, pieces: list[bytes]) -> None:
         hasher.update(memoryview(piece))
     whole = b"".join(pieces)
     assert hasher.digest() == hasher.digest() == hashes.tagged_hash(tag, whole)
-    assert hasher.digest() == hashes.sha256d(b"%d:%b,%b" % (len(tag), tag, whole))
+    once = hashlib.sha256(b"%d:%b,%b" % (len(tag), tag, whole)).digest()
+    assert hasher.digest() == hashlib.sha256(once).digest()
 
 
 def test_truncation_cuts_and_does_not_rehash() -> None:
@@ -93,18 +94,6 @@ def test_block_hash(name: str) -> None:
         ]
         leaves = [hashes.block_hash(block) for block in blocks]
         assert share.block_hashes[-len(leaves) :] == leaves
-
-
-def test_plaintext_hashes_are_distinct_from_ciphertext_hashes() -> None:
-    # Stock 1.20 stores no plaintext hashes, so these values were computed with it.
-    hasher = hashes.plaintext_hasher()
-    hasher.update(b"lafsfs")
-    assert hasher.digest().hex() == PLAINTEXT_HASH
-    assert hashes.plaintext_segment_hash(b"lafsfs").hex() == PLAINTEXT_SEGMENT_HASH
-
-
-PLAINTEXT_HASH = "ad2bffaf7d9de91219818d90c332c42f652ec523a836e75e1d954e731c9e83c2"
-PLAINTEXT_SEGMENT_HASH = "1561a1457c620def9884e946ca127a78edf76e5ee42353aa9f606cca3cb9cd10"
 
 
 # --- leases ---

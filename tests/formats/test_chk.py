@@ -88,9 +88,8 @@ def test_golden_hashes_hold(name):
         blocks = [cut(share, header.blocks_span(geometry, segment)) for segment in segments]
         tree = HashTree([block_hash(block) for block in blocks])
         assert pack_hash_tree(tree.nodes) == cut(share, header.block_hash_tree_span(geometry))
-        for index, node in enumerate(tree.nodes):
-            assert cut(share, header.block_hash_span(index)) == node
-        assert cut(share, header.crypttext_hash_span(0)) == ueb.crypttext_root_hash
+        ciphertext_tree = cut(share, header.crypttext_hash_tree_span(geometry))
+        assert ciphertext_tree.startswith(ueb.crypttext_root_hash)
         chain = parse_share_hash_chain(cut(share, header.share_hash_span))
         IncompleteHashTree(geometry.n, ueb.share_root_hash).set_hashes(chain, {shnum: tree.root})
 

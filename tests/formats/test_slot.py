@@ -97,9 +97,8 @@ def test_blocks_and_hashes_are_found_by_the_header(name):
     assert b"".join(data[span.offset : span.end] for span in spans) == share.share_data
     everything = header.blocks_span(0, len(segments))
     assert data[everything.offset : everything.end] == share.share_data
-    for index, node in enumerate(share.block_hashes):
-        span = header.block_hash_span(index)
-        assert data[span.offset : span.end] == node
+    tree = header.sections.block_hash_tree
+    assert data[tree.offset : tree.end] == b"".join(share.block_hashes)
 
 
 def test_what_a_longer_version_left_behind_is_not_part_of_the_share():

@@ -262,7 +262,7 @@ class Publisher:
                 edit = edit_for(binding)
             except LafsError as refused:
                 error = refused
-                binding.failed(refused, trio.current_time())
+                binding.failed(refused)
                 continue
             told = tuple((edge, edge.inode.version) for edge in binding.edges)
             flight = binding.in_flight = Flight(binding, edit, told)
@@ -295,7 +295,7 @@ class Publisher:
             if binding.in_flight is not flight:
                 continue  # it is settled
             binding.in_flight = None
-            binding.failed(error, trio.current_time())
+            binding.failed(error)
             if flight.puts not in binding.expected:
                 binding.maybe = (*binding.maybe, flight.puts)
             self._directory.note(binding)

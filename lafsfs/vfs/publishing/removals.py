@@ -104,7 +104,7 @@ class Removals:
             try:
                 empty = await _is_empty(inode.directory, limiter)
             except LafsError as error:
-                binding.failed(error, trio.current_time())
+                binding.failed(error)
                 unseen.add(binding)
                 errors.append(error)
                 return

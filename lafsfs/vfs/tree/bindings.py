@@ -73,7 +73,6 @@ class Binding:
     made: int | None = None  # ns: when the name was given, if we did
     edges: list[Edge] = field(default_factory=list)
     error: LafsError | None = None  # why the last try to publish it failed
-    failing_since: float = 0.0  # on Trio's clock, where ``error`` is given
 
     def __repr__(self) -> str:
         return f"<Binding to {self.edges}>"
@@ -175,10 +174,8 @@ class Binding:
         self.base, self.entry, self.maybe = Base.ABSENT, None, ()
         self.directory.note(self)
 
-    def failed(self, error: LafsError, now: float) -> None:
+    def failed(self, error: LafsError) -> None:
         """A try to publish it failed."""
-        if self.error is None:
-            self.failing_since = now
         self.error = error
 
 
