@@ -16,9 +16,10 @@ from lafsfs.errors import NotEnoughSharesError, ServerUnavailableError
 from lafsfs.journal import Journal, Limits
 from lafsfs.journal.faultpoints import watch
 from lafsfs.nodes.edits import SetChild, Unlink
+from lafsfs.vfs.api import SetAttributes
 from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.recording.durable import JournalRecorder
-from tests.vfs.conftest import ROOT, open_maker, open_world
+from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 from tests.vfs.crashes import Image, copied_directory, copied_grid
 from tests.vfs.test_journal import Counting, mount, open_journal, root  # noqa: F401
 
@@ -78,6 +79,33 @@ async def test_a_moved_directory_stays_moved_though_nobody_has_looked_where_it_w
         await world.settled()
         assert await world.listdir() == [b"e", b"g"]
         assert await world.read("e/deep/d/f") == b"first"
+
+
+async def test_what_was_moved_is_forgotten_and_looked_up_before_its_old_name_is_gone(mount, e):  # noqa: F811
+    async with mount() as world:
+        await world.rename("d", "e/d")
+        inode = world.tree.directory_inode((await world.path("e/d")).ino)
+        await settle_name(inode.edges[0].binding)
+        world.fs.forget([(inode.number, inode.lookups)])
+        await world.fs.setattr((await world.path("e/d")).ino, SetAttributes(mode=0o700), ME)
+    async with mount() as world:
+        assert (await world.path("e/d")).mode == stat.S_IFDIR | 0o700
+        await world.settled()
+        assert await world.listdir() == [b"e", b"g"]
+        assert await world.read("e/d/f") == b"first"
+
+
+async def test_what_was_removed_before_a_crash_has_another_name(mount, broker, e):  # noqa: F811
+    async with mount() as world:
+        top = cap_of(world, await world.fs.getattr(ROOT))
+        await world.fs.rmdir(ROOT, b"e")
+    async with mount(max_age=0.0) as world:
+        await edit(broker, world, top, SetChild("e2", e))
+        await world.fs.setattr((await world.path("e2")).ino, SetAttributes(mode=0o700), ME)
+    async with mount() as world:
+        assert (await world.path("e2")).mode == stat.S_IFDIR | 0o700
+        await world.settled()
+        assert await world.listdir() == [b"d", b"e2", b"g"]
 
 
 async def test_two_mounts_move_two_directories_into_each_other(mount, broker, tmp_path, e):  # noqa: F811

@@ -208,9 +208,9 @@ class _Replay:
     def restore_names(self, names: Sequence[tuple[Row, NameRecord]]) -> None:
         """Bind what is wanted under each name. Everything shows from here on."""
         bindings = [self._binding(row, record) for row, record in names]
-        for number, (_, one) in self._rows.items():
-            if one.what is What.DIRECTORY:
-                self._tree.table.add(self._inodes[number])
+        for inode in self._inodes.values():
+            if isinstance(inode, DirectoryInode):
+                self._tree.table.add(inode)
         for (row, record), binding in zip(names, bindings, strict=True):
             self._attach(row, record, binding)
         for (_, record), binding in zip(names, bindings, strict=True):

@@ -59,7 +59,7 @@ class Directory:
         self.inodes: dict[int, DirectoryInode] = {}  # by number: one for each path in use
         self.dirty: dict[Binding, None] = {}  # those that are pending, in the order they became so
         self.is_removed = False  # we took away its name, and nothing is to be published
-        self.left_at: dict[Binding, None] = {}  # where the grid has, or had, it as what was left
+        self.left_at: dict[Binding, None] = {}  # where it is, or was, among what is left
         self._outgoing = outgoing
         self.is_doubtful = False  # a publish failed: what the grid has must be looked at
         self.changed = 0  # ns: when we last changed a name here, 0 for never
@@ -152,10 +152,15 @@ class Directory:
         if self.has_work:
             self.publisher.kick()
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the grid may still have it under a name where it is not wanted any more."""
+        self.left_at = {one: None for one in self.left_at if one.has_left(self)}
+        return bool(self.left_at)
+
     def abandon(self) -> None:
         """One name that it had is gone: with the last one, what was pending in it is over."""
-        self.left_at = {one: None for one in self.left_at if one.has_left(self)}
-        if self.is_removed and not self.left_at:
+        if self.is_removed and not self.is_left:
             below = self.removed_below()
             for binding in tuple(self.dirty):
                 self.drop(binding)

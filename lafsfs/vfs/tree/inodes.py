@@ -9,7 +9,8 @@ Rules:
 - A file has one inode however many names it has. A directory has one for each path (see
   ``docs/decisions``, "Two names for one directory"), so a directory's inode has at most one edge.
 - An inode leaves the table when the kernel has forgotten it, nobody has it open and nothing of it
-  is pending. Nothing that failed to reach the grid is ever forgotten.
+  is pending, not even that a directory goes from where it was. Nothing that failed to reach the
+  grid is ever forgotten.
 """
 
 from __future__ import annotations
@@ -219,6 +220,8 @@ class DirectoryInode(Inode):
     @property
     def is_idle(self) -> bool:
         if self.children or self.number == ROOT_INODE or self.directory.has_work:
+            return False
+        if self.directory.is_left:
             return False
         return super().is_idle
 
