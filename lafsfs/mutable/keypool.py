@@ -1,10 +1,10 @@
 """RSA key pairs made ahead of need, off the event loop.
 
 Every mutable file and directory needs a fresh 2048-bit key pair, which takes tens of milliseconds
-of one processor: as much as everything else that is done for a hundred small files. So as many are
-kept in stock as whoever makes directories one after the other seems to need. Who takes a key gets
-it, and that is all; when a second one is taken within ``SOON``, one is made besides, and each
-further one doubles the stock that is aimed at.
+of one processor: as much as everything else that is done for a hundred small files. Who takes a
+key gets it, and that is all; when a second one is taken within ``SOON``, one is made besides, and
+from the third on ``DEFAULT_SIZE``. That keeps the workers busy while directories are made one after
+the other; more would be made for nobody, just when what was written is to go to the grid.
 
 A larger stock is made while nobody is in the way: ``IDLE`` seconds after the last key was taken, a
 quarter of one processor makes them one by one, as long as the process has next to nothing else to
@@ -32,7 +32,7 @@ from lafsfs.crypto.rsa import SigningKey, generate_keypair
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-DEFAULT_SIZE: Final = 8  # keys: what a program that makes directories one by one can take at once
+DEFAULT_SIZE: Final = 2  # keys in stock, or being made, while they are taken: one for each worker
 RESTED_SIZE: Final = 256  # keys in stock after a rest: an archive of as many directories
 WORKERS: Final = (
     2  # threads: making keys holds a processor, and the rest of the mount needs one too

@@ -40,8 +40,12 @@ class Cost:
     processor: float
 
 
-def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Case]:
+def cases(
+    mount: Path, stock: WebClient, megabytes: int, rounds: int, settle: Callable[[], None]
+) -> list[Case]:
     """The same four things done by each side, with contents that are new in every round.
+
+    ``settle`` returns once all that was written to ``mount`` is on the grid.
 
     Both sides have other contents. They may be the same client of the same grid, with one
     convergence secret: what one has uploaded the other would find there, and send nothing.
@@ -54,6 +58,7 @@ def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Ca
 
     def write_ours(round_: int) -> None:
         (mount / f"big-{round_}").write_bytes(our_blobs[round_])
+        settle()
 
     def write_stock(round_: int) -> None:
         big_caps[round_] = stock.put(stock_blobs[round_])
@@ -69,6 +74,7 @@ def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Ca
         folder.mkdir()
         for i, contents in enumerate(small):
             (folder / f"f{i}").write_bytes(contents + b"ours %d" % round_)
+        settle()
 
     def small_stock(round_: int) -> None:
         folder = stock.make_directory()
@@ -78,6 +84,7 @@ def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Ca
     def mkdir_ours(round_: int) -> None:
         for i in range(DIRECTORIES):
             (mount / f"dir-{round_}-{i}").mkdir()
+        settle()
 
     top = stock.make_directory()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from subprocess import DEVNULL
 from typing import TYPE_CHECKING
 
 from tests.mounted.harness import REPOSITORY, Mount
@@ -106,6 +107,11 @@ class Ours:
         assert result.returncode == 0, result.stderr.decode()
         return result.stdout
 
+    def flush(self, mount: Mount) -> None:
+        """Have all that was written to a mount on the grid."""
+        flush = [*COMMAND, "flush", str(mount.path)]
+        subprocess.run(flush, cwd=REPOSITORY, env=self.environment, stdout=DEVNULL, check=True)
+
     @contextmanager
     def mount(self, what: str, options: str = "sync") -> Iterator[Mount]:
         """Mount for as long as the context lasts; on the way out everything must be in order.
@@ -120,7 +126,7 @@ class Ours:
             [*COMMAND, "mount", *self.arguments, "-f", "-o", options, what, str(mountpoint)],
             cwd=REPOSITORY,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
