@@ -1,16 +1,11 @@
 """Scenarios of reading, on the virtual clock: exact times, and exact counts of what was asked.
 
-The grid: five servers with one share each, 3-of-5, and a file of ten segments whose blocks are
-small enough to be hashed without a worker thread. Every answer takes :data:`RTT` unless a scenario
-says otherwise. Before each scenario the file may have been read a little (*warm*): then geometry,
-hashes and places are known, and so is how long servers take to answer.
-
-    overdue interval of a server that always took RTT for a small answer: see ``overdue()``
+The stage is :mod:`tests.immutable.stage`'s. Overdue interval of a server that always took RTT for a
+small answer: see ``overdue()``.
 """
 
 import random
 from collections import Counter
-from dataclasses import dataclass
 
 import pytest
 import trio
@@ -18,98 +13,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from lafsfs.cache.places import PlaceMemory, Places
 from lafsfs.errors import NotEnoughSharesError
-from lafsfs.grid.api import ShareKind
 from lafsfs.grid.broker import Broker
 from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import BytesSource, CHKFile, SegmentCache, upload
-from tests import golden_data
 from tests.fakes import fake_servers
 from tests.immutable.grids import SECRETS
-
-RTT = 1.0
-SEGMENT = 3000
-SIZE = 10 * SEGMENT
-CONTENTS = golden_data.generated("scenarios", SIZE)
-K, N = 3, 5
-
-
-@dataclass
-class Stage:
-    """A file on a grid, and a reader's view of it. Servers are in order of their share numbers."""
-
-    servers: list
-    broker: Broker
-    cap: object
-    cache: SegmentCache
-    file: CHKFile | None = None
-
-    def asked(self, verb="read_share"):
-        """How often each server was asked."""
-        return [server.count(verb) for server in self.servers]
-
-    def forget_calls(self):
-        for server in self.servers:
-            server.calls.clear()
-
-    def overdue(self, number):
-        """After how long that server's answer with one block is overdue."""
-        return self.broker.overdue_after(self.servers[number], SEGMENT // K)
-
-    async def segment(self, number, file=None):
-        """Read ten bytes of a segment, and how long that took."""
-        started = trio.current_time()
-        offset = number * SEGMENT
-        assert await (file or self.file).read(offset, 10) == CONTENTS[offset : offset + 10]
-        return trio.current_time() - started
-
-    async def everything(self):
-        """Read all of the file, and how long that took."""
-        started = trio.current_time()
-        assert await self.file.read(0, SIZE) == CONTENTS
-        return trio.current_time() - started
-
-
-async def _store():
-    servers = fake_servers(N)
-    cap = await upload(
-        BytesSource(CONTENTS),
-        broker=Broker(servers),
-        secrets=SECRETS,
-        encoding=Encoding(K, N, N, max_segment_size=SEGMENT),
-        convergence=b"scenarios",
-    )
-    servers.sort(key=lambda server: min(server.held(cap.storage_index)))
-    for server in servers:
-        server.calls.clear()
-        server.delay = RTT
-    return servers, cap
-
-
-def _reader(stage, shares=None):
-    """A new reader of the file, who knows how it is cut and perhaps where its shares are."""
-    places = PlaceMemory(None, b"")
-    places.note(stage.cap.storage_index, Places(shares or {}, SEGMENT))
-    return CHKFile(stage.cap, stage.broker, stage.cache, places)
-
-
-@pytest.fixture
-async def cold():
-    """Nothing is known but the capability, and how the file is cut."""
-    servers, cap = await _store()
-    async with SegmentCache.open() as cache:
-        stage = Stage(servers, Broker(servers), cap, cache)
-        stage.file = _reader(stage)
-        yield stage
-
-
-@pytest.fixture
-async def warm(cold):
-    """The first segment has been read."""
-    await cold.segment(0)
-    await wait_all_tasks_blocked()
-    cold.forget_calls()
-    return cold
-
+from tests.immutable.stage import RTT, SEGMENT, SIZE, K, N, Stage, reader_of, store
 
 # --- round trips ----------------------------------------------------------------------------------
 
@@ -122,13 +31,13 @@ async def test_cold_is_two_round_trips(cold, autojump_clock):
 
 async def test_where_places_are_known_it_is_one_round_trip(cold, autojump_clock):
     places = {server.server_id: {shnum} for shnum, server in enumerate(cold.servers)}
-    assert await cold.segment(7, _reader(cold, places)) == RTT
+    assert await cold.segment(7, reader_of(cold, places)) == RTT
     assert cold.asked("list_shares") == [0] * N
     assert [count > 0 for count in cold.asked()] == [True, True, True, False, False]
 
 
 async def test_places_are_noted_for_the_next_life(autojump_clock):
-    servers, cap = await _store()
+    servers, cap = await store()
     places = PlaceMemory(None, b"")
     async with SegmentCache.open() as cache:
         stage = Stage(servers, Broker(servers), cap, cache)
@@ -143,7 +52,7 @@ async def test_places_are_noted_for_the_next_life(autojump_clock):
 async def test_a_place_that_is_wrong_costs_its_round_trip_and_no_more(cold, autojump_clock):
     cold.servers[0].lose(cold.cap.storage_index)
     places = {server.server_id: {shnum} for shnum, server in enumerate(cold.servers)}
-    assert await cold.segment(5, _reader(cold, places)) == 2 * RTT
+    assert await cold.segment(5, reader_of(cold, places)) == 2 * RTT
     assert cold.asked("list_shares") == [0] * N
 
 
@@ -169,7 +78,7 @@ async def test_what_is_cached_costs_nothing(warm, autojump_clock):
 
 
 async def test_two_files_do_not_wait_for_each_other(cold, autojump_clock):
-    other = _reader(cold)
+    other = reader_of(cold)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cold.segment, 1)
         nursery.start_soon(cold.segment, 8, other)
@@ -259,7 +168,7 @@ async def test_a_hung_server_is_not_asked_anew_for_every_file(cold, autojump_clo
     hung = cold.servers[1]
     hung.hang()
     for number in range(10):
-        assert await cold.segment(number, _reader(cold)) <= 2 * RTT
+        assert await cold.segment(number, reader_of(cold)) <= 2 * RTT
         await trio.sleep(RTT)
     assert hung.count() <= 5  # the first time, and then when a probe was due
 
@@ -357,181 +266,6 @@ async def test_too_few_is_an_error_at_once_and_says_why(warm, autojump_clock):
     for server in warm.servers[:3]:
         server.down = False
     assert await warm.segment(1) <= 3 * RTT  # those in doubt are asked after the others
-
-
-# --- lying ----------------------------------------------------------------------------------------
-
-
-def _corrupt_block(stage, number):
-    stage.servers[0].corrupt(stage.cap.storage_index, 0, 0x24 + number * SEGMENT // K + 7)
-
-
-def _corrupt_hashes(stage, number):
-    share = stage.servers[0].shares[stage.cap.storage_index, 0]
-    header_end = 0x24 + SIZE // K
-    for offset in range(header_end, len(share.data) - 400, 16):
-        stage.servers[0].corrupt(stage.cap.storage_index, 0, offset)
-
-
-def _corrupt_ueb(stage, number):
-    stage.servers[0].corrupt(stage.cap.storage_index, 0, -20)
-
-
-def _truncated(stage, number):
-    stage.servers[0].truncate(stage.cap.storage_index, 0, 0x24 + number * SEGMENT // K + 5)
-
-
-def _of_another_file(stage, number):
-    share = stage.servers[0].shares[stage.cap.storage_index, 0]
-    share.data[:] = bytes(random.Random(1).randbytes(len(share.data)))
-
-
-DAMAGE = [_corrupt_block, _corrupt_hashes, _corrupt_ueb, _truncated, _of_another_file]
-
-
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-async def test_a_share_that_lies_is_reported_and_never_asked_again(cold, damage, autojump_clock):
-    damage(cold, 4)
-    liar = cold.servers[0]
-    liar.delay = 0.25 * RTT  # the first to answer, and so the one to be asked
-    assert await cold.segment(4) == 2 * RTT
-    assert liar.count("read_share") > 0
-    await trio.sleep(RTT)
-    assert len(liar.advisories) == 1
-    liar.calls.clear()
-    assert await cold.everything() == RTT
-    assert liar.calls == []
-
-
-@pytest.mark.parametrize("damage", DAMAGE[:1] + DAMAGE[3:4], ids=lambda damage: damage.__name__)
-async def test_a_share_that_turns_bad_costs_one_round_trip(warm, damage, autojump_clock):
-    damage(warm, 4)
-    assert await warm.segment(4) == 2 * RTT
-    assert await warm.segment(5) == RTT
-    await trio.sleep(2 * RTT)
-    assert len(warm.servers[0].advisories) == 1
-    assert warm.asked()[0] == 1
-    health = warm.file.health()
-    assert health.bad == {warm.servers[0].name: frozenset({0})}
-    assert health.good_shares == 4
-
-
-async def test_all_that_lie_about_a_segment_are_found_out_at_once(warm, autojump_clock):
-    for number in (0, 2):
-        warm.servers[number].corrupt(warm.cap.storage_index, number, 0x24 + 4 * SEGMENT // K + 7)
-    assert await warm.segment(4) == 2 * RTT
-    assert await warm.segment(5) == RTT
-    await trio.sleep(2 * RTT)
-    assert [len(server.advisories) for server in warm.servers] == [1, 0, 1, 0, 0]
-    assert set(warm.file.health().bad) == {warm.servers[0].name, warm.servers[2].name}
-
-
-async def test_a_late_answer_takes_the_place_of_a_lie(warm, autojump_clock):
-    _corrupt_block(warm, 4)
-    overdue = warm.overdue(2)
-    warm.servers[2].delay = overdue + 1.5 * RTT  # half a round trip after its spare
-    assert await warm.segment(4) == overdue + 1.5 * RTT
-
-
-async def test_of_two_reads_at_once_one_may_fail(warm, autojump_clock):
-    for server in warm.servers[:3]:
-        shnum = warm.servers.index(server)
-        server.corrupt(warm.cap.storage_index, shnum, 0x24 + 4 * SEGMENT // K + 7)
-    outcomes = {}
-
-    async def read(number):
-        try:
-            outcomes[number] = await warm.segment(number)
-        except NotEnoughSharesError as error:
-            outcomes[number] = str(error)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(read, 4)
-        nursery.start_soon(read, 7)
-    assert outcomes[7] == RTT
-    assert outcomes[4].startswith("2 good shares of 5 found")
-
-
-async def test_one_bad_segment_in_a_run_leaves_the_others(warm, autojump_clock):
-    for shnum, server in enumerate(warm.servers[:3]):
-        server.corrupt(warm.cap.storage_index, shnum, 0x24 + 4 * SEGMENT // K + 7)
-    with pytest.raises(NotEnoughSharesError):
-        await warm.everything()
-    warm.forget_calls()
-    for number in (1, 2, 3, 5, 6, 7, 8, 9):
-        assert await warm.segment(number) <= RTT
-
-
-# --- where shares are -----------------------------------------------------------------------------
-
-
-async def test_the_same_share_everywhere_is_not_enough(cold, autojump_clock):
-    data = bytes(cold.servers[0].shares[cold.cap.storage_index, 0].data)
-    for server in cold.servers:
-        server.lose(cold.cap.storage_index)
-        server.put(ShareKind.IMMUTABLE, cold.cap.storage_index, 0, data)
-    with pytest.raises(NotEnoughSharesError, match="1 good shares of 1 found"):
-        await cold.segment(0)
-    assert sum(count > 0 for count in cold.asked()) == 1  # one was enough to see
-
-
-async def test_duplicates_are_spares(cold, autojump_clock):
-    index = cold.cap.storage_index
-    data = bytes(cold.servers[0].shares[index, 0].data)
-    for server in cold.servers[3:]:
-        server.lose(index)
-        server.put(ShareKind.IMMUTABLE, index, 0, data)
-    await cold.segment(1)
-    used = next(s for n, s in enumerate(cold.servers) if n not in (1, 2) and s.count("read_share"))
-    used.down = True
-    assert await cold.segment(6) == 2 * RTT
-
-
-async def test_all_shares_on_one_server(cold, autojump_clock):
-    index = cold.cap.storage_index
-    first = cold.servers[0]
-    for shnum, server in enumerate(cold.servers[1:], 1):
-        first.shares[index, shnum] = server.shares.pop((index, shnum))
-    assert await cold.segment(2) == 2 * RTT
-    assert sum(cold.asked()) == first.count("read_share")
-    cold.forget_calls()
-    assert await cold.segment(3) == RTT
-    assert cold.asked() == [3, 0, 0, 0, 0]
-
-
-async def test_servers_that_join_late_are_found(cold, autojump_clock):
-    early, late = cold.servers[:2], cold.servers[2:]
-    cold.broker.set_servers(early)
-    with pytest.raises(NotEnoughSharesError, match="2 good shares of 2"):
-        await cold.segment(0)
-    cold.broker.set_servers([*early, *late])
-    assert await cold.segment(0) == 2 * RTT
-
-
-async def test_servers_that_leave_are_not_missed(warm, autojump_clock):
-    for server in warm.servers[:2]:
-        server.down = True
-    warm.broker.set_servers(warm.servers[2:])
-    assert await warm.segment(4) <= 2 * RTT
-    assert await warm.segment(5) == RTT
-
-
-async def test_health_is_known_even_after_a_failure(warm, autojump_clock):
-    for server in warm.servers[:3]:
-        server.lose(warm.cap.storage_index)
-    with pytest.raises(NotEnoughSharesError):
-        await warm.segment(1)
-    assert warm.file.health().good_shares == 2
-
-
-async def test_the_quicker_servers_are_chosen(warm, autojump_clock):
-    warm.servers[0].delay = 6 * RTT
-    for number in range(1, 5):
-        await warm.segment(number)
-    await trio.sleep(20)
-    warm.forget_calls()
-    assert await warm.segment(6) == RTT
-    assert warm.asked()[0] == 0
 
 
 # --- readers that go away -------------------------------------------------------------------------

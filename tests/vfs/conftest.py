@@ -229,6 +229,25 @@ async def world(broker, tmp_path):
 
 
 @pytest.fixture
+async def calm(broker, tmp_path):
+    """Listings are believed for long, as between two requests of one program."""
+    async with open_world(broker, tmp_path, max_age=1e6) as world:
+        await world.mkdir("d")
+        await world.mkdir("e")
+        await world.write("d/f", b"first")
+        await world.write("d/g", b"other")
+        await world.settled()
+        yield world
+
+
+@pytest.fixture
+async def other(calm, broker):
+    """Another client's view of the directory d."""
+    async with open_maker(broker, calm.clock, host="laptop") as maker:
+        yield maker.directory(calm.tree.directory_inode((await calm.path("d")).ino).cap)
+
+
+@pytest.fixture
 def running_clock(autojump_clock):
     """A virtual clock that runs on when nothing else happens, worker threads included."""
     autojump_clock.autojump_threshold = 0.03

@@ -13,38 +13,20 @@ import trio.testing
 from lafsfs.errors import LafsError
 from lafsfs.vfs.api import RENAME_EXCHANGE, SetAttributes
 from tests.vfs.conftest import ME, ROOT, open_world
+from tests.vfs.racing import blocked, hang, wake
 
 CREATE = os.O_RDWR | os.O_CREAT
 
 
 @pytest.fixture
 async def calm(broker, tmp_path):
-    """Listings are believed for long, as between two requests of one program."""
+    """As for other races, with one file alone."""
     async with open_world(broker, tmp_path, max_age=1e6) as world:
         await world.mkdir("d")
         await world.mkdir("e")
         await world.write("d/f", b"first")
         await world.settled()
         yield world
-
-
-async def blocked() -> None:
-    """Everything waits, and for no thread."""
-    while True:
-        await trio.testing.wait_all_tasks_blocked(0.03)
-        if not trio.testing.active_thread_count():
-            return
-        await trio.sleep(0.01)
-
-
-def hang(servers) -> None:
-    for server in servers:
-        server.hang()
-
-
-def wake(servers) -> None:
-    for server in servers:
-        server.wake()
 
 
 async def test_changed_while_it_is_moved_to_another_directory(calm, servers):
