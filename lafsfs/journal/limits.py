@@ -4,9 +4,11 @@ Theory. Every byte written to a file is *promised* a place on the disk before it
 closing, renaming and the like, which need little, never find the disk full. Promised bytes become
 *used* ones when they are written down, and free ones when they are on the grid.
 
-- From ``HIGH_WATER`` of the limit on, writers pause now and then, so that uploads catch up.
-- At the limit writers wait as long as uploads got on within the last ``patience`` seconds. After
-  that they get :class:`~lafsfs.errors.JournalFullError`, the system call ENOSPC.
+- From ``HIGH_WATER`` of the limit on, or when a writer finds no room, room is *scarce*: whoever
+  uploads is told, and writers pause now and then, so that uploads catch up.
+- At the limit writers wait as long as room became scarce, or uploads got on, within the last
+  ``patience`` seconds. After that they get :class:`~lafsfs.errors.JournalFullError`, the system
+  call ENOSPC.
 - ``margin`` bytes of the disk are left free for what is not counted here: rows, SQLite's log, and
   other programs. The disk is asked every ``LOOK_AGAIN`` bytes,
   and each time while it is nearly full.
@@ -23,9 +25,11 @@ import trio
 from lafsfs.errors import JournalFullError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HIGH_WATER: Final = 0.75  # of the limit
+LOW_WATER: Final = 0.5  # of the limit: below it, that room becomes scarce is told again
 PAUSE: Final = 0.05  # seconds above it, for every PACE bytes: 20 MB/s, as an upload might have
 PACE: Final = 1 << 20
 LOOK_AGAIN: Final = 16 << 20  # bytes promised between two looks at the disk
@@ -61,11 +65,18 @@ class Room:
         self._until_look = LOOK_AGAIN
         self._progressed = -float("inf")
         self._freed: trio.Event | None = None  # while somebody waits
+        self._refused = 0  # writers that wait because there is no room
+        self._is_told = False  # that room is scarce
+        self._tell: Callable[[], None] = lambda: None
 
     @property
     def is_scarce(self) -> bool:
         """Whether whatever waits to be uploaded should be, without waiting for quiet."""
-        return self.promised + self.used > HIGH_WATER * self.limit or self._seen_free <= 0
+        return self._is_above(HIGH_WATER) or self._seen_free <= 0 or self._refused > 0
+
+    def when_scarce(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called, never waiting, each time that room becomes scarce."""
+        self._tell = tell
 
     async def promise(self, size: int) -> None:
         """Promise a place to ``size`` bytes; waits while there is none but some is being made.
@@ -79,11 +90,17 @@ class Room:
                 self._unpaced = 0
                 await self._wait(PAUSE)
         while not self._fits(size):
-            patience = self._limits.patience - (trio.current_time() - self._progressed)
-            if patience <= 0:
-                raise self._full(size)
-            await self._wait(patience)
+            self._refused += 1
+            try:
+                self._look()
+                patience = self._limits.patience - (trio.current_time() - self._progressed)
+                if patience <= 0:
+                    raise self._full(size)
+                await self._wait(patience)
+            finally:
+                self._refused -= 1
         self.promised += size
+        self._look()
 
     def require(self) -> None:
         """See that there is room for what takes next to none, as a name does.
@@ -108,6 +125,19 @@ class Room:
     def progress(self) -> None:
         """An upload got on: what it frees will be worth waiting for."""
         self._progressed = trio.current_time()
+
+    def _look(self) -> None:
+        """Tell if room has become scarce."""
+        if self.is_scarce:
+            if not self._is_told:
+                self._is_told = True
+                self._progressed = trio.current_time()  # as good as: what can go out does now
+                self._tell()
+        elif not self._is_above(LOW_WATER):
+            self._is_told = False
+
+    def _is_above(self, share: float) -> bool:
+        return self.promised + self.used > share * self.limit
 
     def _wake(self) -> None:
         if self._freed is not None:

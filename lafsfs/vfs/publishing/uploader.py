@@ -22,7 +22,8 @@ began because of ``LONGEST``: then the next upload brings the change. Uploads of
 and of small ones are never cut short.
 
 While programs are busy (:mod:`lafsfs.vfs.publishing.activity`), what is due waits, and what has
-waited long enough goes in fewer uploads at once, unless room in the journal is scarce.
+waited long enough goes in fewer uploads at once. While room in the journal is scarce, neither
+quiet nor busy programs are waited for.
 
 While the grid does not take anything, one upload at a time tries whether it does again.
 
@@ -62,6 +63,7 @@ BUSY_AT_ONCE: Final = 2  # of each kind, while programs are busy
 LONGEST: Final = 60.0  # seconds of being changed all the time
 OPEN_QUIET: Final = 10.0  # seconds; a program that has fsynced a file is likely to go on with it
 LONGEST_OPEN: Final = 600.0  # seconds; a log that is never flushed, or a very long copy
+AT_ONCE: Final = 500  # files looked at before other tasks get their turn, about a millisecond
 FIRST: Final = float("-inf")  # due before everything that has a time
 
 
@@ -115,8 +117,10 @@ class Uploader:
         self._orders = itertools.count()
         self._ticks = itertools.count()  # so that no two entries of a heap are equal
         self._woken = trio.Event()
+        self._is_scarce = False  # room in the journal, which has yet to be seen to
         self._failures = 0  # of the grid, in a row
         self._resting_until = FIRST
+        tree.area.journal.room.when_scarce(self._make_room)
 
     # for whoever has changed something
 
@@ -214,6 +218,7 @@ class Uploader:
         """Upload what is due, for ever."""
         async with trio.open_nursery() as nursery:
             while True:
+                await self._look_at_all()
                 self._sort()
                 self._start(self._small, nursery)
                 self._start(self._big, nursery)
@@ -224,6 +229,20 @@ class Uploader:
     def _wake(self) -> None:
         self._woken.set()
         self._woken = trio.Event()
+
+    def _make_room(self) -> None:
+        """Room in the journal has become scarce: what waited for quiet is due."""
+        self._is_scarce = True
+        self._wake()
+
+    async def _look_at_all(self) -> None:
+        """See what is due earlier since room has become scarce."""
+        if self._is_scarce:
+            self._is_scarce = False
+            for number, queued in enumerate(self, 1):
+                self._enter(queued)
+                if not number % AT_ONCE:
+                    await trio.lowlevel.checkpoint()
 
     def _enter(self, queued: Queued) -> None:
         """Look at a file again when it is due, and not at what was said before."""
