@@ -44,7 +44,7 @@ from lafsfs.grid.happiness import happiness
 from lafsfs.immutable.placement import abandon
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from lafsfs.grid.api import StorageServer
     from lafsfs.immutable.placement import Job, Places
@@ -111,8 +111,10 @@ class Write:
 class Shareholders:
     """All servers that take part in one upload."""
 
-    def __init__(self, job: Job, places: Places) -> None:
+    def __init__(self, job: Job, places: Places, got_on: Callable[[], None]) -> None:
+        """``got_on``: called whenever a request has ended."""
         self._job = job
+        self._got_on = got_on
         self._held = {server: set(shnums) for server, shnums in places.held.items()}
         taken = [(shnum, server) for server, own in places.reserved.items() for shnum in own]
         taken.sort(key=itemgetter(0))  # neighbours on different servers
@@ -190,6 +192,7 @@ class Shareholders:
             self._drop_straggler(write.writer)
         else:
             self._press(write)
+        self._got_on()
 
     def _press(self, ended: Write) -> None:
         """Give those that a write has overtaken a moment more, if the others are enough."""

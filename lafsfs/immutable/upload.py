@@ -149,7 +149,8 @@ class _Upload:
         """Do it. ``convergence``: what the key was made with, to notice contents that change."""
         if convergence is not None:
             self._again = _key_hasher(self._geometry, convergence)
-        holders = Shareholders(self._job, await find_places(self._job))
+        places = await find_places(self._job)
+        holders = Shareholders(self._job, places, lambda: self._tell(holders))
         try:
             ueb_hash = await self._send_everything(holders)
         finally:
@@ -165,7 +166,6 @@ class _Upload:
                     await self._encode_next(holders)
                     if self._next_segment < self._geometry.num_segments:
                         await holders.send(nursery, due=True)
-                    self._tell(holders)
                 endings = await self._end(holders, nursery)
                 await holders.send(nursery)
         holders.require_happiness()

@@ -16,7 +16,7 @@ from lafsfs.vfs.publishing.uploader import BIG_AT_ONCE, LONGEST, OPEN_QUIET, SMA
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
 CREATE = os.O_RDWR | os.O_CREAT
-BIG = 5 * SMALL
+BIG = 16 * SMALL
 
 
 @pytest.fixture
