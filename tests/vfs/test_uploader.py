@@ -520,7 +520,9 @@ async def narrow(broker, tmp_path, patient_clock):
         yield world
 
 
-async def test_what_waits_goes_out_when_room_in_the_journal_becomes_scarce(narrow, servers):
+async def test_what_waits_goes_out_when_room_in_the_journal_becomes_scarce(
+    narrow, servers, patient_clock
+):
     for number in range(2):
         await narrow.write(f"f{number}", os.urandom(900_000))
     await trio.sleep(100)
@@ -536,7 +538,7 @@ async def test_what_waits_goes_out_when_room_in_the_journal_becomes_scarce(narro
     assert (await narrow.fs.status()).files == 1  # there is room again, and no hurry
 
 
-async def test_a_writer_waits_for_what_can_go_out(narrow, servers):
+async def test_a_writer_waits_for_what_can_go_out(narrow, servers, patient_clock):
     await narrow.write("f", os.urandom(2_500_000))
     for server in servers:
         server.delay = 1.0
@@ -546,7 +548,7 @@ async def test_a_writer_waits_for_what_can_go_out(narrow, servers):
     assert uploads(servers) == 1
 
 
-async def test_without_a_grid_a_full_journal_is_told(narrow, servers):
+async def test_without_a_grid_a_full_journal_is_told(narrow, servers, patient_clock):
     for server in servers:
         server.refuse = {"allocate"}
     await narrow.write("f", os.urandom(2_500_000))
