@@ -21,6 +21,7 @@ from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.recording.durable import JournalRecorder
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 from tests.vfs.crashes import Image, copied_directory, copied_grid
+from tests.vfs.racing import blocked
 from tests.vfs.test_journal import Counting, mount, open_journal, root  # noqa: F401
 
 LATE = SetChild("late", LiteralCap(b"late"))
@@ -93,6 +94,39 @@ async def test_what_was_moved_is_forgotten_and_looked_up_before_its_old_name_is_
         await world.settled()
         assert await world.listdir() == [b"e", b"g"]
         assert await world.read("e/d/f") == b"first"
+
+
+async def test_two_look_into_what_was_removed(mount, servers, e):  # noqa: F811
+    """Its two names go at a time. What is known of it is not forgotten by the first who looks."""
+    async with mount() as world:
+        top, d = [cap_of(world, await world.path(path)) for path in ("", "d")]
+        await world.rename("d", "e/d")
+        above = world.tree.directory_inode((await world.path("e")).ino)
+        await above.directory.publisher.attempt()
+        await world.unlink("e/d/f")
+        await world.fs.rmdir(above.number, b"d")
+        written, e_goes, d_answers = trio.Event(), trio.Event(), trio.Event()
+
+        async def wait(call) -> None:
+            if call.storage_index == e.storage_index:
+                await e_goes.wait()
+            elif call.storage_index == top.storage_index:
+                written.set()
+            elif call.storage_index == d.storage_index and written.is_set():
+                await d_answers.wait()
+
+        for server in servers:
+            server.before_call = wait
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(above.directory.publisher.attempt)
+            await blocked()
+            nursery.start_soon(world.tree.directory_inode(ROOT).directory.publisher.attempt)
+            await blocked()
+            e_goes.set()
+            await blocked()
+            d_answers.set()
+        await world.settled()
+        assert await everything(world) == {"g": b"other"}
 
 
 async def test_what_was_removed_before_a_crash_has_another_name(mount, broker, e):  # noqa: F811

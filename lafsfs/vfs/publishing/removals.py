@@ -88,6 +88,7 @@ class Removals:
         """There is something to be looked at."""
         if look.inode is not None:
             look.inode.opens += 1  # as long as that is so
+            look.inode.directory.looks += 1
         self._looks.append(look)
         self._recorder.changed_look(look)
 
@@ -173,6 +174,7 @@ class Removals:
         look.is_over = True
         if look.inode is not None:
             look.inode.opens -= 1
+            look.inode.directory.looks -= 1
         self._looks.remove(look)
         self._recorder.changed_look(look)
 
@@ -197,6 +199,7 @@ class Removals:
             inode.directory.mark_removed(False)
         if not is_missed:
             self._end(look)
+            inode.directory.abandon()  # unless somebody has taken it up again meanwhile
             return
         log.warning("a directory that was removed or moved is back under its old name")
         metadata = {} if look.entry is None else decoded_metadata(look.entry.metadata_json)
@@ -222,11 +225,7 @@ async def _is_missed(inode: DirectoryInode) -> bool:
     directory = inode.directory
     if not directory.is_removed:
         return not await _is_reachable(inode)
-    if not await _is_empty(directory, trio.CapacityLimiter(LOOKS)):
-        return True
-    if directory.is_removed:  # nobody has taken it up again meanwhile
-        directory.abandon()
-    return False
+    return not await _is_empty(directory, trio.CapacityLimiter(LOOKS))
 
 
 async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool:

@@ -60,6 +60,7 @@ class Directory:
         self.dirty: dict[Binding, None] = {}  # those that are pending, in the order they became so
         self.is_removed = False  # we took away its name, and nothing is to be published
         self.left_at: dict[Binding, None] = {}  # where it is, or was, among what is left
+        self.looks = 0  # that are yet to be taken into it, since a name of it has gone
         self._outgoing = outgoing
         self.is_doubtful = False  # a publish failed: what the grid has must be looked at
         self.changed = 0  # ns: when we last changed a name here, 0 for never
@@ -154,12 +155,15 @@ class Directory:
 
     @property
     def is_left(self) -> bool:
-        """Whether the grid may still have it under a name where it is not wanted any more."""
+        """Whether the grid may still have it where it is not wanted any more.
+
+        So it is until whoever takes it away has looked into it again.
+        """
         self.left_at = {one: None for one in self.left_at if one.has_left(self)}
-        return bool(self.left_at)
+        return bool(self.left_at) or self.looks > 0
 
     def abandon(self) -> None:
-        """One name that it had is gone: with the last one, what was pending in it is over."""
+        """What was pending in it is over, if it was removed and nobody has to know any more."""
         if self.is_removed and not self.is_left:
             below = self.removed_below()
             for binding in tuple(self.dirty):
