@@ -293,21 +293,21 @@ class CHKFile:
         end = min(offset + size, self.cap.size)
         if offset >= end:
             return b""
-        segment = self._ciphertext.peek(offset)
-        if segment is not None and end <= segment.end:  # without a checkpoint, if it is short
-            return await self._plaintext(segment, offset, end)
         parts: list[bytes] = []
-        ahead = self.prefetch(offset, min(WINDOW, end - offset))
+        ahead: Prefetch | None = None
         try:
-            while offset < end:
-                segment = await self._ciphertext.segment_at(offset)
+            while offset < end:  # without a checkpoint, if it is all there and short
+                segment = self._ciphertext.peek(offset)
+                if segment is None:
+                    wanted = self.prefetch(offset, min(WINDOW, end - offset))
+                    ahead = wanted if ahead is None else ahead.then(wanted)
+                    segment = await self._ciphertext.segment_at(offset)
                 parts.append(await self._plaintext(segment, offset, min(end, segment.end)))
                 offset = segment.end
-                if offset < end:
-                    ahead = ahead.then(self.prefetch(offset, min(WINDOW, end - offset)))
         finally:
-            ahead.cancel()
-        return b"".join(parts)
+            if ahead is not None:
+                ahead.cancel()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _plaintext(self, segment: Segment, offset: int, end: int) -> bytes:
         """A range of the file that lies in that segment."""
