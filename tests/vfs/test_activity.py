@@ -44,6 +44,16 @@ async def test_what_is_due_waits_while_programs_are_busy(lazy, servers):
     assert (await lazy.fs.status()).is_settled
 
 
+async def test_new_directories_wait_as_contents_do(lazy):
+    """Published while an archive is unpacked into them they would have to be published again."""
+    await lazy.mkdir("d")
+    node = lazy.tree.directory_inode((await lazy.path("d")).ino).directory.node
+    await busy(lazy, HELD - 2)
+    assert node.is_new
+    await busy(lazy, 5)
+    assert not node.is_new
+
+
 async def test_what_waits_long_goes_all_the_same(lazy, servers):
     await lazy.write("f", b"x" * 1000)
     await busy(lazy, HELD + 2)

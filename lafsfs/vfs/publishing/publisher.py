@@ -167,7 +167,9 @@ class Publisher:
 
     async def _wait_for_turn(self) -> None:
         while not self._urgent:
-            start = min(self._outgoing.activity.start_of(self._due), max(self._due, self._latest))
+            start = self._outgoing.activity.start_of(self._due)
+            if not self._directory.node.is_new:  # which nobody else can have heard of
+                start = min(start, max(self._due, self._latest))
             left = start - trio.current_time()
             if left <= 0:
                 return
