@@ -309,6 +309,18 @@ async def test_a_file_that_was_made_by_opening_it_for_reading_is_accepted(mount,
         assert counting.commits == [(2, 0)]
 
 
+async def test_a_file_that_was_emptied_by_opening_it_for_reading_is_accepted(mount):
+    async with mount() as world:
+        opened = await world.fs.open((await world.path("d/f")).ino, os.O_RDONLY | os.O_TRUNC)
+        await world.fs.flush(opened.handle)
+        await world.fs.release(opened.handle)
+        crashed = copied_directory(world.directory / "journal", world.directory / "crashed")
+    shutil.rmtree(crashed.with_name("journal"))
+    crashed.rename(crashed.with_name("journal"))
+    async with mount() as world:
+        assert await world.read("d/f") == b""
+
+
 @pytest.mark.parametrize("written", [b"12345", LARGE], ids=["small", "large"])
 async def test_what_stays_open_is_accepted_within_five_seconds(
     mount, tmp_path, patient_clock, broker, root, written

@@ -69,7 +69,7 @@ class FileHandle:
     readable: bool
     writable: bool
     appends: bool
-    made: bool = False  # the file, by opening it
+    changed: bool = False  # the file, by opening it: made or emptied it
     reader: Reader | None = None  # of a handle that reads, once it has a number
 
 
@@ -102,6 +102,7 @@ class Files:
                 await self._look_at(inode)
             if flags & os.O_TRUNC:
                 await self.truncate(inode, 0)
+                handle.changed = True
             return self.enter(handle)
 
     def enter(self, handle: FileHandle) -> Opened:
@@ -195,9 +196,9 @@ class Files:
             self._tree.touch(inode, inode.posix)
 
     async def flush(self, number: int) -> None:
-        """What close(2) waits for: what was written is accepted, and that the file was made."""
+        """What close(2) waits for: what was written, or changed by opening it, is accepted."""
         handle = self._handle(number)
-        if handle.writable or handle.made:
+        if handle.writable or handle.changed:
             await self.accept(handle.inode)
 
     async def fsync(self, number: int) -> None:

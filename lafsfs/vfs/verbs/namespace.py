@@ -101,7 +101,7 @@ class Namespace:
         inode.staged = tree.area.stage(None, 0)
         self._link(parent, name, inode)
         handle = handle_of(inode, flags)
-        handle.made = True
+        handle.changed = True
         return self._files.enter(handle), self._counted(inode)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
