@@ -200,7 +200,8 @@ class Story:
         self.states.append(await seen(self.world))
         self.written.append(self.writing)
         self.open.append(frozenset(self._paths_of_held()))
-        if not self._waits:
+        does_nothing = self.states[-1:] == self.states[-2:-1]  # so nothing was accepted either
+        if not self._waits and not does_nothing:
             self.accepted = len(self.states) - 1
         self.writing, self._waits = None, False
         # what a place was reached in may have come to just this state
