@@ -121,6 +121,14 @@ class MutableFile:
         """Where its shares were when we last looked; None while a publish is under way."""
         return self._reader.map
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether all servers have answered when we last looked, and nothing can be recovered."""
+        servermap = self._reader.map
+        if servermap is None or servermap.best() is not None:
+            return False
+        return len(servermap.answered) == len(self._reader.view().servers) > 0
+
     def explanation(self) -> str:
         """What was found when we last looked, in words; empty if we never did."""
         return "" if self._reader.map is None else self._reader.map.describe()

@@ -107,6 +107,11 @@ class DirectoryNode:
         return self._backing.health()
 
     @property
+    def is_lost(self) -> bool:
+        """Whether all servers have answered when we last looked, and nothing can be recovered."""
+        return isinstance(self._backing, MutableFileNode) and self._backing.is_lost
+
+    @property
     def latest(self) -> Listing | None:
         """The listing last seen, however old, without asking anybody."""
         return self._listing

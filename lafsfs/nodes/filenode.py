@@ -151,6 +151,11 @@ class MutableFileNode:
             bad[wrong.server.name] = bad.get(wrong.server.name, frozenset()) | {wrong.shnum}
         return Health(version.k, version.n, good, bad)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether all servers have answered when we last looked, and nothing can be recovered."""
+        return self._file.is_lost
+
     async def version(self, max_age: float = 0.0) -> Version:
         """The newest version, known for at most ``max_age`` seconds; equal versions, equal bytes.
 

@@ -248,6 +248,25 @@ async def other(calm, broker):
 
 
 @pytest.fixture
+async def root(broker, tmp_path):
+    """A root with a file in a folder, and nothing pending."""
+    async with open_world(broker, tmp_path) as world:
+        await world.mkdir("d")
+        await world.write("d/f", b"first")
+        await world.write("g", b"other")
+        await world.settled()
+        return world.tree.directory_inode(ROOT).cap
+
+
+@pytest.fixture
+def mount(broker, tmp_path, root):
+    """One mount of it after the other, of which none brings anything to the grid by itself."""
+    return lambda **settings: open_world(
+        broker, tmp_path, root, **{"sync": False, "max_age": 1e6, **settings}
+    )
+
+
+@pytest.fixture
 def running_clock(autojump_clock):
     """A virtual clock that runs on when nothing else happens, worker threads included."""
     autojump_clock.autojump_threshold = 0.03

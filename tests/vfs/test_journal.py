@@ -30,25 +30,6 @@ from tests.vfs.crashes import copied_directory
 LARGE = bytes(range(256)) * 1000  # more than the journal keeps in its database
 
 
-@pytest.fixture
-async def root(broker, tmp_path):
-    """A root with a file in a folder, and nothing pending."""
-    async with open_world(broker, tmp_path) as world:
-        await world.mkdir("d")
-        await world.write("d/f", b"first")
-        await world.write("g", b"other")
-        await world.settled()
-        return world.tree.directory_inode(ROOT).cap
-
-
-@pytest.fixture
-def mount(broker, tmp_path, root):
-    """One mount of it after the other, of which none brings anything to the grid by itself."""
-    return lambda **settings: open_world(
-        broker, tmp_path, root, **{"sync": False, "max_age": 1e6, **settings}
-    )
-
-
 async def open_journal(tmp_path, root, limits=None):
     place, key = journal_of(tmp_path / "journal", root)
     return Journal.open(place, key, limits)

@@ -19,16 +19,17 @@ from lafsfs.nodes.edits import SetChild, Unlink
 from lafsfs.vfs.api import SetAttributes
 from lafsfs.vfs.publishing.settling import settle_name
 from lafsfs.vfs.recording.durable import JournalRecorder
+from lafsfs.vfs.status import State
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 from tests.vfs.crashes import Image, copied_directory, copied_grid
 from tests.vfs.racing import blocked
-from tests.vfs.test_journal import Counting, mount, open_journal, root  # noqa: F401
+from tests.vfs.test_journal import Counting, open_journal
 
 LATE = SetChild("late", LiteralCap(b"late"))
 
 
 @pytest.fixture
-async def e(mount):  # noqa: F811
+async def e(mount):
     """The capability of an empty directory of that name, which everybody has heard of."""
     async with mount() as world:
         await world.mkdir("e")
@@ -69,7 +70,7 @@ class Away:
 # --- what was moved -------------------------------------------------------------------------------
 
 
-async def test_a_moved_directory_stays_moved_though_nobody_has_looked_where_it_went(mount):  # noqa: F811
+async def test_a_moved_directory_stays_moved_though_nobody_has_looked_where_it_went(mount):
     async with mount() as world:
         await world.mkdir("e")
         await world.mkdir("e/deep")
@@ -82,7 +83,7 @@ async def test_a_moved_directory_stays_moved_though_nobody_has_looked_where_it_w
         assert await world.read("e/deep/d/f") == b"first"
 
 
-async def test_what_was_moved_is_forgotten_and_looked_up_before_its_old_name_is_gone(mount, e):  # noqa: F811
+async def test_what_was_moved_is_forgotten_and_looked_up_before_its_old_name_is_gone(mount, e):
     async with mount() as world:
         await world.rename("d", "e/d")
         inode = world.tree.directory_inode((await world.path("e/d")).ino)
@@ -96,7 +97,7 @@ async def test_what_was_moved_is_forgotten_and_looked_up_before_its_old_name_is_
         assert await world.read("e/d/f") == b"first"
 
 
-async def test_two_look_into_what_was_removed(mount, servers, e):  # noqa: F811
+async def test_two_look_into_what_was_removed(mount, servers, e):
     """Its two names go at a time. What is known of it is not forgotten by the first who looks."""
     async with mount() as world:
         top, d = [cap_of(world, await world.path(path)) for path in ("", "d")]
@@ -129,7 +130,7 @@ async def test_two_look_into_what_was_removed(mount, servers, e):  # noqa: F811
         assert await everything(world) == {"g": b"other"}
 
 
-async def test_what_was_removed_before_a_crash_has_another_name(mount, broker, e):  # noqa: F811
+async def test_what_was_removed_before_a_crash_has_another_name(mount, broker, e):
     async with mount() as world:
         top = cap_of(world, await world.fs.getattr(ROOT))
         await world.fs.rmdir(ROOT, b"e")
@@ -142,7 +143,7 @@ async def test_what_was_removed_before_a_crash_has_another_name(mount, broker, e
         assert await world.listdir() == [b"d", b"e2", b"g"]
 
 
-async def test_two_mounts_move_two_directories_into_each_other(mount, broker, tmp_path, e):  # noqa: F811
+async def test_two_mounts_move_two_directories_into_each_other(mount, broker, tmp_path, e):
     async with mount() as one:
         await one.rename("d", "e/d")
         top = cap_of(one, await one.fs.getattr(ROOT))
@@ -154,7 +155,7 @@ async def test_two_mounts_move_two_directories_into_each_other(mount, broker, tm
         assert sorted((await everything(world)).values()) == [b"first", b"other"]
 
 
-async def test_a_ring_of_directories_that_a_crash_kept_from_being_seen(mount, broker, servers, e):  # noqa: F811
+async def test_a_ring_of_directories_that_a_crash_kept_from_being_seen(mount, broker, servers, e):
     async with mount() as world:
         top, d = [cap_of(world, await world.path(path)) for path in ("", "d")]
         await world.rename("d", "e/d")
@@ -184,7 +185,7 @@ async def everything(world, path="") -> dict[str, bytes]:
     return found
 
 
-async def test_looking_above_what_is_moved_meanwhile(mount, servers, e):  # noqa: F811
+async def test_looking_above_what_is_moved_meanwhile(mount, servers, e):
     """The way up changes while it is walked: nothing is brought back for that."""
     async with mount() as world:
         await world.mkdir("e/deep")
@@ -217,7 +218,7 @@ async def test_looking_above_what_is_moved_meanwhile(mount, servers, e):  # noqa
 # --- what was removed -----------------------------------------------------------------------------
 
 
-async def test_what_was_removed_before_a_crash_is_looked_into_behind_it(mount, broker, servers, e):  # noqa: F811
+async def test_what_was_removed_before_a_crash_is_looked_into_behind_it(mount, broker, servers, e):
     async with mount() as world:
         top = cap_of(world, await world.fs.getattr(ROOT))
         await world.fs.rmdir(ROOT, b"e")
@@ -236,7 +237,7 @@ async def test_what_was_removed_before_a_crash_is_looked_into_behind_it(mount, b
         assert world.fs.found.changes == 0
 
 
-async def test_what_was_removed_and_replaced_is_looked_into_behind_a_crash(mount, broker, e):  # noqa: F811
+async def test_what_was_removed_and_replaced_is_looked_into_behind_a_crash(mount, broker, e):
     """The removal has landed, which no row says, and another client has used the name."""
     async with mount() as world:
         top = cap_of(world, await world.fs.getattr(ROOT))
@@ -250,7 +251,7 @@ async def test_what_was_removed_and_replaced_is_looked_into_behind_a_crash(mount
         assert sorted(found.values()) == [b"first", b"late", b"other"]
 
 
-async def test_what_cannot_be_looked_into_holds_no_other_name_up(mount, servers, e):  # noqa: F811
+async def test_what_cannot_be_looked_into_holds_no_other_name_up(mount, servers, e):
     async with mount() as world:
         top = cap_of(world, await world.fs.getattr(ROOT))
         await world.fs.rmdir(ROOT, b"e")
@@ -266,8 +267,50 @@ async def test_what_cannot_be_looked_into_holds_no_other_name_up(mount, servers,
         await world.settled()
 
 
+async def test_what_is_yet_to_be_looked_at_is_pending(mount, servers, e):
+    async with mount() as world:
+        await world.fs.rmdir(ROOT, b"e")
+        await world.symlink("d/link", b"x")
+        top = cap_of(world, await world.fs.getattr(ROOT))
+        away = Away(servers, top, e)
+        with pytest.raises(NotEnoughSharesError):
+            await world.tree.directory_inode(ROOT).directory.publisher.attempt()
+        await world.tree.directory_inode((await world.path("d")).ino).directory.publisher.attempt()
+        (pending,) = (await world.fs.status()).pending
+        assert (pending.path, pending.state) == ("e (removed)", State.FAILED)
+        assert "away" in pending.error
+        away.end()
+        await world.settled()
+        assert (await world.fs.status()).is_settled
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_what_nobody_can_read_any_more_is_not_waited_for(mount, servers, e, is_gone):
+    """Its shares are lost before its name is taken away, or after that."""
+    async with mount() as world:
+        await world.fs.rmdir(ROOT, b"e")
+        top = cap_of(world, await world.fs.getattr(ROOT))
+        if is_gone:
+            away = Away(servers, top, e)
+            with pytest.raises(NotEnoughSharesError):
+                await world.tree.directory_inode(ROOT).directory.publisher.attempt()
+            away.end()
+    for server in servers:
+        server.lose(e.storage_index)
+    async with mount() as world:
+        assert world.fs.found.changes == 1
+        servers[0].down = True
+        with pytest.raises(NotEnoughSharesError):
+            await world.tree.directory_inode(ROOT).directory.publisher.attempt()
+        servers[0].down = False
+        await world.settled()
+        assert sorted(await world.on_grid()) == ["d", "g"]
+    async with mount() as world:
+        assert world.fs.found.changes == 0
+
+
 async def test_what_is_above_a_removed_directory_is_not_gone_before_that_is_seen(
-    mount,  # noqa: F811
+    mount,
     broker,
     servers,
     e,
@@ -288,7 +331,7 @@ async def test_what_is_above_a_removed_directory_is_not_gone_before_that_is_seen
         assert (await everything(world))["e/below/late"] == b"late"
 
 
-async def test_nothing_is_left_of_a_tree_that_was_removed(mount, servers, tmp_path, root, e):  # noqa: F811
+async def test_nothing_is_left_of_a_tree_that_was_removed(mount, servers, tmp_path, root, e):
     async with mount() as world:
         below = cap_of(world, await world.mkdir("e/below"))
         await world.settled()
@@ -309,7 +352,7 @@ async def test_nothing_is_left_of_a_tree_that_was_removed(mount, servers, tmp_pa
 
 @pytest.mark.parametrize("is_seen", [False, True])
 async def test_a_directory_that_somebody_removes_after_we_filled_it_and_crashed(
-    mount,  # noqa: F811
+    mount,
     broker,
     e,
     is_seen,
@@ -329,7 +372,7 @@ async def test_a_directory_that_somebody_removes_after_we_filled_it_and_crashed(
         assert list(await world.on_grid("e/deep")) == ["x"]
 
 
-async def test_a_directory_that_somebody_replaces_while_we_fill_it(mount, broker, e):  # noqa: F811
+async def test_a_directory_that_somebody_replaces_while_we_fill_it(mount, broker, e):
     async with mount(max_age=0.0) as world:
         await world.write("e/x", b"early")
         top = cap_of(world, await world.fs.getattr(ROOT))
@@ -341,7 +384,7 @@ async def test_a_directory_that_somebody_replaces_while_we_fill_it(mount, broker
         assert b"early" in found.values()
 
 
-async def test_what_was_filled_before_a_crash_is_looked_for_behind_it(mount, broker, servers, e):  # noqa: F811
+async def test_what_was_filled_before_a_crash_is_looked_for_behind_it(mount, broker, servers, e):
     async with mount() as world:
         await world.symlink("e/x", b"early")
         top = cap_of(world, await world.fs.getattr(ROOT))
@@ -454,7 +497,7 @@ async def test_killed_anywhere_while_a_directory_is_filled_that_others_remove(
 # --- what it costs --------------------------------------------------------------------------------
 
 
-async def test_a_removal_is_one_commit(mount, tmp_path, e):  # noqa: F811
+async def test_a_removal_is_one_commit(mount, tmp_path, e):
     """And one before it goes to the grid, one when it is there, with or without a look."""
     async with Journal.open(tmp_path / "j", bytes(32), Limits()) as journal:
         counting = Counting(journal)
@@ -468,7 +511,7 @@ async def test_a_removal_is_one_commit(mount, tmp_path, e):  # noqa: F811
             assert counting.commits == [(2, 0), (1, 0), (0, 3)]
 
 
-async def test_names_on_the_way_are_recorded_once(mount, tmp_path, e):  # noqa: F811
+async def test_names_on_the_way_are_recorded_once(mount, tmp_path, e):
     async with Journal.open(tmp_path / "j", bytes(32), Limits()) as journal:
         counting = Counting(journal)
         recorder = JournalRecorder(counting)

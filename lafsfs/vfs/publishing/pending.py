@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lafsfs.vfs.publishing.removals import Look
     from lafsfs.vfs.tree.bindings import Binding
     from lafsfs.vfs.tree.inodes import Inode
     from lafsfs.vfs.tree.tree import Tree
@@ -26,6 +27,12 @@ def pending_inodes(tree: Tree) -> Iterator[Inode]:
 def has_pending_names(inode: Inode) -> bool:
     """Whether the grid lacks a name of ``inode``, or what that should tell."""
     return any(edge.is_pending for edge in inode.edges)
+
+
+def pending_looks(tree: Tree) -> Iterator[Look]:
+    """What is yet to be looked at because of directories that went, or were filled."""
+    for directory in tuple(tree.outgoing.pending):
+        yield from directory.publisher.removals.looks
 
 
 def pending_removals(tree: Tree) -> Iterator[Binding]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.errors import LafsError
+from lafsfs.errors import LafsError, NotEnoughSharesError
 from lafsfs.nodes.edits import Base, Done, Kept, SetChild, is_base
 from lafsfs.nodes.listing import decoded_metadata
 from lafsfs.vfs.api import ROOT_INODE
@@ -50,6 +50,7 @@ class Look:
 
     Attributes:
         revival: the edit that brings the inode back, since it is missed.
+        error: why it could not be looked at.
         is_over: nothing more is to be done.
     """
 
@@ -58,6 +59,7 @@ class Look:
     entry: Entry | None = field(default=None, repr=False)
     inode: DirectoryInode | None = None
     revival: SetChild | None = None
+    error: LafsError | None = None
     is_over: bool = False
 
 
@@ -73,6 +75,11 @@ class Removals:
     def is_unfinished(self) -> bool:
         """Whether there is something to be looked at or brought back."""
         return bool(self._looks)
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """What is yet to be looked at, or to be brought back."""
+        return tuple(self._looks)
 
     @property
     def below(self) -> Iterator[Directory]:
@@ -144,13 +151,13 @@ class Removals:
 
     def revived(self, revivals: Collection[SetChild]) -> None:
         """These have landed."""
-        for look in tuple(self._looks):
+        for look in self.looks:
             if look.revival is not None and look.revival in revivals:
                 self._end(look)
 
     def abandon(self) -> None:
         """This directory is gone, and all that was in it."""
-        for look in tuple(self._looks):
+        for look in self.looks:
             self._end(look)
 
     async def look_after(self) -> LafsError | None:
@@ -159,7 +166,7 @@ class Removals:
         Returns why something cannot be seen: then call it again.
         """
         trouble: LafsError | None = None
-        for look in tuple(self._looks):
+        for look in self.looks:
             try:
                 if look.inode is None:
                     await self._look_above()
@@ -167,7 +174,7 @@ class Removals:
                 elif look.revival is None:
                     await self._look_into(look, look.inode)
             except LafsError as error:
-                trouble = error
+                look.error = trouble = error
         return trouble
 
     def _end(self, look: Look) -> None:
@@ -235,7 +242,13 @@ async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool
         LafsError: that cannot be seen.
     """
     async with limiter:
-        listing = await directory.node.table(0)
+        try:
+            listing = await directory.node.table(0)
+        except NotEnoughSharesError:
+            if not directory.node.is_lost:
+                raise
+            log.warning("a directory that was removed cannot be read by anybody")
+            return True
     if not directory.is_empty(listing):
         return False
     found: list[bool | LafsError] = []

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.vfs.publishing.pending import has_pending_names, pending_inodes, pending_removals
+from lafsfs.vfs.publishing.pending import (
+    has_pending_names,
+    pending_inodes,
+    pending_looks,
+    pending_removals,
+)
 from lafsfs.vfs.status import MAX_NAMED, PendingFile, ServerState, State, Status
 from lafsfs.vfs.tree.inodes import FileInode
-from lafsfs.vfs.tree.paths import removed_path, shown_path
+from lafsfs.vfs.tree.paths import path_in, removed_path, shown_path
 
 if TYPE_CHECKING:
     from lafsfs.errors import LafsError
     from lafsfs.grid.broker import Broker
+    from lafsfs.vfs.publishing.removals import Look
     from lafsfs.vfs.publishing.uploader import Queued, Uploader
     from lafsfs.vfs.tree.bindings import Binding
     from lafsfs.vfs.tree.inodes import Inode
@@ -53,6 +59,7 @@ async def status_of(tree: Tree, uploader: Uploader, broker: Broker) -> Status:
             await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
     removals = [_removal(binding, now) for binding in pending_removals(tree)]
+    removals += [_look(look, now) for look in pending_looks(tree)]
     return Status(
         now=now,
         files=files,
@@ -86,7 +93,7 @@ def pending_file(inode: Inode, uploader: Uploader, now: float) -> PendingFile:
         size=0 if queued is None else queued.inode.size,
         done=queued.placed if queued is not None and queued.is_uploading else 0,
         since=_since(inode, queued, now),
-        error=None if error is None else str(error) or type(error).__name__,
+        error=_told(error),
     )
 
 
@@ -99,8 +106,19 @@ def _removal(binding: Binding, now: float) -> PendingFile:
         state = State.FAILED
     changed = binding.directory.changed / 1e9
     path = f"{removed_path(binding)} (removed)"
-    told = None if error is None else str(error) or type(error).__name__
-    return PendingFile(path, state, 0, 0, min(changed, now) if changed else now, told)
+    return PendingFile(path, state, 0, 0, min(changed, now) if changed else now, _told(error))
+
+
+def _look(look: Look, now: float) -> PendingFile:
+    """A directory that is gone or was filled, and has yet to be looked at."""
+    path = f"{path_in(look.directory, look.name)} ({'removed' if look.name else 'filled'})"
+    changed = look.directory.changed / 1e9
+    state = State.ACCEPTED if look.error is None else State.FAILED
+    return PendingFile(path, state, 0, 0, min(changed, now) if changed else now, _told(look.error))
+
+
+def _told(error: LafsError | None) -> str | None:
+    return None if error is None else str(error) or type(error).__name__
 
 
 def _since(inode: Inode, queued: Queued | None, now: float) -> float:

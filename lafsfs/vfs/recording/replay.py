@@ -101,7 +101,7 @@ async def replay(tree: Tree, recorder: JournalRecorder, rows: Sequence[Row]) -> 
             await trio.lowlevel.checkpoint()
     await replaying.restore_inodes()
     replaying.restore_names(names)
-    return Found(len(names), replaying.size)
+    return Found(len(names) + replaying.looks, replaying.size)
 
 
 class _Replay:
@@ -122,6 +122,11 @@ class _Replay:
         if record.number in self._rows or record.number == ROOT_INODE:
             raise _misfit(row, "there is another of that inode")
         self._rows[record.number] = row, record
+
+    @property
+    def looks(self) -> int:
+        """How many looks are to be taken."""
+        return len(self._looks)
 
     def expect_more(self, row: Row, record: PlaceRecord | LookRecord | BegunRecord) -> None:
         """There is a row of that place, of a look, or of a publish."""

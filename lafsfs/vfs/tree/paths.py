@@ -8,6 +8,7 @@ from lafsfs.vfs.posix.names import local_name
 
 if TYPE_CHECKING:
     from lafsfs.vfs.tree.bindings import Binding
+    from lafsfs.vfs.tree.directories import Directory
     from lafsfs.vfs.tree.inodes import Inode
 
 
@@ -22,10 +23,14 @@ def shown_path(inode: Inode) -> str:
 
 def removed_path(binding: Binding) -> str:
     """The path of a name that was taken away."""
-    name = _printed(binding)
-    parent = next(iter(binding.directory.inodes.values()), None)
-    above = "" if parent is None or not parent.edges else f"{shown_path(parent)}/"
-    return f"{above}{name}"
+    return path_in(binding.directory, binding.name, binding.raw_name)
+
+
+def path_in(directory: Directory, name: str, raw_name: bytes | None = None) -> str:
+    """The path of a stored name in a directory; of the directory, if the name is empty."""
+    parent = next((one for one in directory.inodes.values() if one.edges), None)
+    above = [] if parent is None else [shown_path(parent)]
+    return "/".join([*above, *([_printable(name, raw_name)] if name else [])])
 
 
 def depth_of(inode: Inode) -> int:
@@ -34,8 +39,12 @@ def depth_of(inode: Inode) -> int:
 
 
 def _printed(binding: Binding) -> str:
+    return _printable(binding.name, binding.raw_name)
+
+
+def _printable(name: str, raw_name: bytes | None) -> str:
     """The local name. Characters that do not print are escaped."""
-    text = local_name(binding.name, binding.raw_name).decode("utf-8", "backslashreplace")
+    text = local_name(name, raw_name).decode("utf-8", "backslashreplace")
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
