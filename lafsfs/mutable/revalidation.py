@@ -25,11 +25,18 @@ async def is_still_there(
 ) -> bool:
     """Whether the servers that had ``version`` have at least k shares of it, and nothing else.
 
-    Servers that did not answer lately are not asked, and those that do not now are noted.
+    Servers that did not answer lately are not asked, and those that do not now are noted. One that
+    failed before is not waited for where the others are enough: it would hold up every look.
     """
     wanted = version.pack()
     same: set[int] = set()
     different = False
+    shares = [
+        share
+        for share in one_per_server(servermap, version)
+        if not broker.is_backing_off(share.server)
+    ]
+    awaited = {share.place for share in shares if not broker.health(share.server).failures}
 
     async def check(share: MappedShare) -> None:
         nonlocal different
@@ -44,12 +51,13 @@ async def is_still_there(
             same.add(share.shnum)
         else:
             different = True
+        awaited.discard(share.place)
+        if different or (not awaited and len(same) >= version.k):
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for share in one_per_server(servermap, version):
-            if not broker.is_backing_off(share.server):
-                nursery.start_soon(check, share)
+        for share in shares:
+            nursery.start_soon(check, share)
     return not different and len(same) >= version.k
 
 

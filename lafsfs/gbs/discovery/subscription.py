@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROGRAM = (sys.executable, "-m", "lafsfs.gbs.discovery.introducer")
+# -P: what is called lafsfs where the user is need not be ours.
+PROGRAM = (sys.executable, "-P", "-m", "lafsfs.gbs.discovery.introducer")
 
 FIRST_WAIT = 1.0  # seconds before the program is started again
 MAX_WAIT = 300.0  # seconds

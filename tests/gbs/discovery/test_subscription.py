@@ -16,6 +16,7 @@ from lafsfs.errors import ConfigError
 from lafsfs.gbs.discovery.cache import Announcement, read_cache, write_cache
 from lafsfs.gbs.discovery.furl import parse_furl
 from lafsfs.gbs.discovery.subscription import (
+    PROGRAM,
     first_announcements,
     keep_subscribed,
     run_subscriber,
@@ -81,6 +82,21 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_what_is_called_lafsfs_where_the_user_is_does_not_run(tmp_path: Path) -> None:
+    (tmp_path / "lafsfs").mkdir()
+    (tmp_path / "lafsfs" / "__init__.py").write_text("print('not ours')")
+    result = subprocess.run(
+        PROGRAM,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode != 0  # there is no fURL for it
+    assert b"not ours" not in result.stdout + result.stderr
 
 
 async def test_what_is_announced_gets_into_the_cache(scripted: Any, tmp_path: Path) -> None:
