@@ -40,6 +40,7 @@ DEVIATIONS = 4.0  # above the mean is late: as TCP has it, and never before twic
 SOONEST_OVERDUE = 0.5  # seconds; shorter pauses are those of a busy machine, ours or theirs
 UNKNOWN_OVERDUE = 5.0  # seconds, when no server has answered anything yet: a disk may spin up
 UNKNOWN_RATE = 256 << 10  # bytes/s expected of a server that has not carried anything yet
+HALF_LIFE = 60.0  # seconds after which the last measurement of a server counts half as much
 SMALL = 32 << 10  # bytes: up to here an answer's time is latency, beyond it is pace
 
 
@@ -79,6 +80,7 @@ class Health:
     retry_at: float = float("-inf")  # before then, ask it only when nobody else can help
     delay: Estimate | None = None
     pace: Estimate | None = None
+    heard_at: float = 0.0  # when it answered last, if it has
 
     @property
     def latency(self) -> float | None:
@@ -227,6 +229,11 @@ class Broker:
             return max(health.latency or 0.0, health.pace.mean * size)
         return health.latency
 
+    def freshness(self, server: StorageServer) -> float:
+        """How much what was measured of a server still counts: 1.0, and half in each half-life."""
+        health = self.health(server)
+        return 0.5 ** ((self._clock() - health.heard_at) // HALF_LIFE)
+
     def note_success(
         self, server: StorageServer, latency: float, size: int = 0, load: int = 0
     ) -> None:
@@ -241,7 +248,8 @@ class Broker:
         else:
             delay = Estimate.of(delay, latency)
         lates, probes = (0, 0) if size else (before.lates, before.probes)
-        self._health[server] = Health(0, lates, probes, before.retry_at, delay, pace)
+        now = self._clock()
+        self._health[server] = Health(0, lates, probes, before.retry_at, delay, pace, now)
 
     def note_failure(self, server: StorageServer) -> None:
         """The server could not be reached or broke the protocol: leave it alone for a while."""

@@ -5,6 +5,7 @@ Lower ranks first:
 - good standing: nothing in the share was wrong so far, its server is not in doubt;
 - quick, to a factor of two, by what the broker measured; a server that is used for this fetch
   already counts as that much slower, which spreads a fetch over servers as long as they are alike;
+  and one that was slow a while ago as less so, since nobody asks it who could find out otherwise;
 - low numbers: with the first k shares there is nothing to decode.
 """
 
@@ -39,7 +40,8 @@ def best_reader(
 
     def rank(reader: ShareReader) -> tuple[bool, bool, int, int, int]:
         busy = load.get(reader.server, 0)
-        slower = int(log2(times[reader.server] * (1 + busy) / fastest) + TOLERANCE)
+        time = max(fastest, times[reader.server] * broker.freshness(reader.server))
+        slower = int(log2(time * (1 + busy) / fastest) + TOLERANCE)
         doubtful = broker.is_doubtful(reader.server)
         return reader.is_suspect, doubtful, slower, busy, reader.shnum
 

@@ -268,6 +268,18 @@ async def test_too_few_is_an_error_at_once_and_says_why(warm, autojump_clock):
     assert await warm.segment(1) <= 3 * RTT  # those in doubt are asked after the others
 
 
+async def test_a_server_that_was_slow_is_tried_again_in_the_end(warm, autojump_clock):
+    warm.servers[0].delay = 6 * RTT
+    for number in range(1, 3):
+        await warm.segment(number)
+    warm.servers[0].delay = RTT
+    for number in range(3, 9):
+        await trio.sleep(50)
+        warm.forget_calls()
+        assert await warm.segment(number) == RTT
+    assert warm.asked() == [1, 1, 1, 0, 0]
+
+
 # --- readers that go away -------------------------------------------------------------------------
 
 
