@@ -83,15 +83,17 @@ async def upload(
     geometry = CHKGeometry.plan(source.size, encoding.k, encoding.n, encoding.max_segment_size)
     if geometry.num_segments == 1:  # then one pass is enough: it is held in memory in any case
         source = BytesSource(await read_exactly(source, 0, source.size))
+    check = None  # that the contents stay the same between two readings
     if convergence is not None:
-        convergent = await _convergent_key(source, geometry, convergence)
-        is_steady = isinstance(source, SteadySource)
-        upload = _Upload(source, convergent, geometry, broker, secrets, encoding, placed)
+        key = await _convergent_key(source, geometry, convergence)
+        check = None if isinstance(source, SteadySource) else convergence
+    if key is not None:
+        upload = _Upload(source, key, geometry, broker, secrets, encoding, placed)
         try:
-            return await upload.run(None if is_steady else convergence)
+            return await upload.run(check)
         except StaleSharesError as error:
-            log.warning("upload: a random key is used instead of a convergent one: %s", error)
-    key = os.urandom(KEY_SIZE) if key is None else key
+            log.warning("upload: another random key is used: %s", error)
+    key = os.urandom(KEY_SIZE)
     return await _Upload(source, key, geometry, broker, secrets, encoding, placed).run(None)
 
 

@@ -139,6 +139,11 @@ class NodeMaker:
             placed=placed,
         )
 
+    @property
+    def is_convergent(self) -> bool:
+        """Whether equal files are stored once."""
+        return self.grid.convergence is not None
+
     def begin_hash(self) -> Hashed | None:
         """A hash for the convergent keys of files of a segment or more; None if none converge."""
         grid, encoding = self.grid, self.grid.encoding

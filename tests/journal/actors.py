@@ -12,6 +12,7 @@ import trio
 from lafsfs.errors import JournalFullError
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.vfs.staging.area import StagingArea
+from lafsfs.vfs.staging.staged import Kept
 from tests.journal.model import KEY, State, Story
 
 
@@ -74,7 +75,7 @@ async def fill(directory: Path) -> None:
     async with Journal.open(directory, KEY, limits) as journal, StagingArea.over(journal) as area:
         for row in journal.take_rows():
             if row.value == b"file":
-                contents = await area.restore(row.contents, None)
+                contents = await area.restore(Kept(row.contents, None))
                 data = await contents.read(0, 1 << 20)
                 assert data == bytes([row.id % 251]) * sizes.pop(row.id)
                 contents.discard()

@@ -188,9 +188,10 @@ async def open_world(
     clock = settings.pop("clock", None) or WallClock()
     recorder = settings.pop("recorder", None)
     waits = settings.pop("waits", "sync" not in settings)
+    convergence = settings.pop("convergence", SECRETS.convergence_secret)
     changes: list[Changed] = []
     journal = _free_journal(directory)
-    async with open_maker(broker, clock, host, key_pool=key_pool) as maker:
+    async with open_maker(broker, clock, host, key_pool=key_pool, convergence=convergence) as maker:
         if root_cap is None:
             root_cap = (await maker.create_directory(MutableFormat.SDMF)).cap
         vfs_settings = VfsSettings(

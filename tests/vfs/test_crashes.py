@@ -12,10 +12,12 @@ import shutil
 import pytest
 import trio
 
+from lafsfs.grid.api import ShareKind
 from lafsfs.journal.faultpoints import watch
 from lafsfs.mutable.keypool import KeyPool
 from tests.journal.test_crashes import after_power_failure
-from tests.vfs.crashes import Image, copied_directory, copied_grid, developed, storied
+from tests.vfs.conftest import ME, open_world
+from tests.vfs.crashes import LARGE, Image, copied_directory, copied_grid, developed, storied
 
 STORIES = int(os.environ.get("LAFSFS_STORIES", "4"))
 SEED = int(os.environ.get("LAFSFS_SEED", "1"))
@@ -70,6 +72,40 @@ async def test_without_power_at_any_moment(broker, tmp_path, patient_clock, seed
         assert images
         for image in images:
             await developed(image, story, root, pool)
+
+
+async def test_an_upload_under_a_random_key_is_repeated_under_the_same(
+    broker, tmp_path, patient_clock
+):
+    """Wherever it is killed, no share is left that no name leads to."""
+    settings = {"convergence": None, "max_age": 1e6}
+    async with KeyPool.open(2) as pool:
+        async with storied(broker, tmp_path, SEED, pool, **settings) as story:
+            root = story.world.tree.directory_inode(1).cap
+            with watch(story.photograph):
+                await story.world.write("small", bytes(5000))
+                await story.world.write("large", bytes(LARGE))
+                await story.world.write("many", os.urandom(3 << 20))
+                opened, _ = await story.world.fs.create(1, b"open", 0o600, os.O_WRONLY, ME)
+                await story.world.fs.write(opened.handle, 0, bytes(LARGE))
+                await trio.sleep(30)
+                await story.world.flush(opened.handle)
+                await story.world.fs.release(opened.handle)
+                await trio.sleep(30)
+        assert len(story.images) > 20
+        for image in story.images:
+            async with open_world(
+                image.broker, image.directory, root, key_pool=pool, sync=False, convergence=None
+            ) as world:
+                assert await world.fs.drain() == ()
+                named = {child.cap.storage_index for child in (await world.on_grid()).values()}
+            stored = {
+                index
+                for server in image.broker.servers
+                for (index, _), share in server.shares.items()
+                if share.kind is ShareKind.IMMUTABLE
+            }
+            assert stored <= named, image.place
 
 
 async def test_the_grid_is_away_for_an_hour(broker, servers, tmp_path, patient_clock):

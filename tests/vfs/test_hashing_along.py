@@ -10,7 +10,7 @@ from lafsfs.errors import StagingCorruptError
 from lafsfs.immutable.source import BytesSource
 from lafsfs.journal import Journal, Put
 from lafsfs.vfs.staging.area import StagingArea
-from lafsfs.vfs.staging.staged import RECORD_SIZE
+from lafsfs.vfs.staging.staged import RECORD_SIZE, Kept
 from tests.fakes import fake_grid
 from tests.vfs.conftest import WallClock, open_maker
 
@@ -144,7 +144,7 @@ async def test_a_restored_file_is_hashed_when_it_is_uploaded(area, maker):
     await contents.seal()
     kept = contents.describe()
     area.journal.commit({1: Put(b"", kept.ref)})
-    again = await area.restore(kept.ref, None)
+    again = await area.restore(Kept(kept.ref, None))
     assert (await uploaded(maker, again, DATA)).hashed is None
 
 

@@ -16,7 +16,7 @@ from lafsfs.journal import Journal, Limits, Put
 from lafsfs.journal.faultpoints import watch
 from lafsfs.vfs.staging.area import StagingArea
 from lafsfs.vfs.staging.small import INLINE_LIMIT
-from lafsfs.vfs.staging.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE
+from lafsfs.vfs.staging.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE, Kept
 
 KEY = bytes(range(32))
 
@@ -35,10 +35,10 @@ async def everything(contents) -> bytes:
 
 
 @asynccontextmanager
-async def open_area(directory, budget=64 << 20, limits=None, hashed=None):
+async def open_area(directory, budget=64 << 20, limits=None, hashed=None, draws_keys=False):
     async with (
         Journal.open(directory, KEY, limits) as journal,
-        StagingArea.over(journal, budget, hashed) as area,
+        StagingArea.over(journal, budget, hashed, draws_keys) as area,
     ):
         yield area
 
@@ -97,7 +97,7 @@ def test_behaves_as_a_file(tmp_path_factory, steps, budget):
             rows = area.journal.take_rows()
             assert bool(rows) == (accepted is not None)
             for row in rows:
-                contents = await area.restore(row.contents, base)
+                contents = await area.restore(Kept(row.contents, base))
                 assert await everything(contents) == accepted
                 await contents.write(7, b"goes on")
                 await accept(area, contents)
@@ -105,6 +105,44 @@ def test_behaves_as_a_file(tmp_path_factory, steps, budget):
                 assert await everything(contents) == bytes(model)
                 contents.discard()
             assert area.buffered == area.journal.room.promised == 0
+
+    trio.run(scenario)
+
+
+@given(steps, st.sampled_from([0, 5, 40, 1 << 20]))
+@settings(max_examples=60, deadline=None)
+def test_no_two_contents_have_the_same_key(tmp_path_factory, steps, budget):
+    """Whatever of them is accepted when; and accepted whole, they have one that stays theirs."""
+    base = Base(bytes(range(50)))
+    directory = tmp_path_factory.mktemp("s") / "d"
+
+    async def scenario() -> None:
+        found: dict[bytes, bytes] = {}
+        async with open_area(directory, budget, draws_keys=True) as area:
+            contents = area.stage(base, len(base.data))
+            for step, at, data in steps:
+                if step == "truncate":
+                    contents.truncate(at)
+                    assert contents.kept_key is None
+                elif step == "write":
+                    await contents.write(at, data)
+                    assert contents.kept_key is None
+                elif data:
+                    await accept(area, contents)
+                    assert contents.kept_key is not None or not contents.size
+                elif (kept := contents.describe()).ref is not None:  # what is sealed of it
+                    area.journal.commit({1: Put(b"", kept.ref)}, blobs=kept.blobs)
+                    contents.accepted(kept)
+                kept = contents.kept
+                if kept is not None and kept.key is not None:
+                    again = await area.restore(kept)
+                    assert again.kept_key == kept.key
+                    assert await everything(again) == found.setdefault(
+                        kept.key, await everything(again)
+                    )
+                if contents.kept_key is not None:
+                    assert found[contents.kept_key] == await everything(contents)
+            contents.discard()
 
     trio.run(scenario)
 
@@ -175,7 +213,7 @@ async def test_writing_goes_on_while_a_log_is_begun(area):
         nursery.start_soon(accepter)
     assert await everything(contents) == bytes(model)
     await accept(area, contents)
-    again = await area.restore(contents.kept.ref, contents.base)
+    again = await area.restore(Kept(contents.kept.ref, contents.base))
     assert await everything(again) == bytes(model)
 
 
@@ -187,7 +225,7 @@ async def test_what_is_not_accepted_is_not_there_after_a_restart(tmp_path):
         await contents.write(1, b"ope")
     async with open_area(tmp_path) as area:
         (row,) = area.journal.take_rows()
-        contents = await area.restore(row.contents, Base(b"old"))
+        contents = await area.restore(Kept(row.contents, Base(b"old")))
         assert await everything(contents) == b"nld"
 
 
@@ -198,7 +236,7 @@ async def test_a_new_file_takes_no_place(area, tmp_path):
         await accept(area, contents, row)
         assert contents.kept.ref.id == 0
     assert area.journal.room.used < used + 250
-    again = await area.restore(contents.kept.ref, None)
+    again = await area.restore(Kept(contents.kept.ref, None))
     assert await everything(again) == b""
     await again.write(0, b"now")
     await accept(area, again, 2)
@@ -208,7 +246,7 @@ async def test_a_new_file_takes_no_place(area, tmp_path):
     over = area.stage(Base(b"old"), 3)
     over.truncate(0)
     await accept(area, over, 3)
-    assert await everything(await area.restore(over.kept.ref, Base(b"old"))) == b""
+    assert await everything(await area.restore(Kept(over.kept.ref, Base(b"old")))) == b""
 
 
 async def test_describing_again_says_the_same(area):
@@ -234,7 +272,7 @@ async def test_a_file_written_over_and_over_does_not_pile_up(area, tmp_path):
     wanted = b"first" * 40_000 + bytes([149]) * RECORD_SIZE
     assert await everything(contents) == wanted
     assert sum(path.stat().st_size for path in files_of(tmp_path / "journal")) < LOOK_AT
-    again = await area.restore(contents.kept.ref, None)
+    again = await area.restore(Kept(contents.kept.ref, None))
     assert await everything(again) == wanted
 
 
@@ -268,7 +306,7 @@ async def test_what_the_disk_changed_is_noticed(area, tmp_path):
     with pytest.raises(StagingCorruptError):
         await everything(contents)
     with pytest.raises(StagingCorruptError):
-        await area.restore(contents.kept.ref, None)
+        await area.restore(Kept(contents.kept.ref, None))
 
 
 async def test_a_disk_that_refuses_loses_nothing(area, tmp_path):
@@ -312,7 +350,7 @@ async def test_a_log_that_cannot_be_written_anew_goes_on(area, tmp_path):
     wanted = (last * 1000).ljust(2000, b"\0") + b"end"
     assert await everything(contents) == wanted
     await accept(area, contents)
-    assert await everything(await area.restore(contents.kept.ref, None)) == wanted
+    assert await everything(await area.restore(Kept(contents.kept.ref, None))) == wanted
 
 
 async def test_a_full_journal_is_told_to_write_and_not_to_close(tmp_path):

@@ -13,6 +13,7 @@ import trio
 
 from lafsfs.journal import Journal, Put
 from lafsfs.vfs.staging.area import StagingArea
+from lafsfs.vfs.staging.staged import Kept
 from tests.journal.model import KEY, copied
 
 
@@ -105,7 +106,7 @@ class Play:
 async def restored(directory, base: Base) -> bytes:
     async with Journal.open(directory, KEY) as journal, StagingArea.over(journal) as area:
         (row,) = journal.take_rows()
-        contents = await area.restore(row.contents, base)
+        contents = await area.restore(Kept(row.contents, base))
         return await contents.read(0, contents.size)
 
 

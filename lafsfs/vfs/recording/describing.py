@@ -130,5 +130,6 @@ def _file_record(inode: FileInode) -> tuple[InodeRecord, Kept | None]:
         inode.cap,
         beneath,
         tuple(sorted(inode.superseded)),
+        None if kept is None else kept.key,
     )
     return record, kept

@@ -315,7 +315,7 @@ class JournalRecorder:
             record, kept = inode_record(inode)
             if row is None:
                 row = _InodeRow(self._journal.new_row())
-            row = _InodeRow(row.id, users, record.key is not None)
+            row = _InodeRow(row.id, users, record.is_new_directory)
             step.inodes[inode] = row
             step.puts[row.id] = Put(record.pack(), None if kept is None else kept.ref)
             if kept is not None and isinstance(inode, FileInode) and inode.staged is not None:

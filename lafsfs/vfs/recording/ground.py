@@ -76,7 +76,9 @@ async def open_ground(root: Cap, maker: NodeMaker, settings: VfsSettings) -> Asy
     limits = Limits(staged=settings.journal_limit)
     async with (
         Journal.open(place, key, limits) as journal,
-        StagingArea.over(journal, hashed=maker.begin_hash) as area,
+        StagingArea.over(
+            journal, hashed=maker.begin_hash, draws_keys=not maker.is_convergent
+        ) as area,
     ):
         recorder = JournalRecorder(journal)
         try:

@@ -3,7 +3,7 @@
 A row is a CBOR list that begins with a version and the kind of row:
 
     inode   number, what it is, attributes, capability, capability beneath staged contents,
-            digests of superseded capabilities, key pair (DER), target
+            digests of superseded capabilities, key pair (DER) or key, target
     name    capability of the directory, stored name, local bytes, edge, base, entry, maybe, left,
             when the name was made, when the directory changed
     place   capability of a directory, stored name, entry: something pending is in what it leads to
@@ -87,7 +87,8 @@ class InodeRecord:
     """An inode of which something is pending, but for the contents, which go beside the row.
 
     ``beneath``: what staged contents are laid over. ``key``: the DER of the key pair of a directory
-    that may not be on the grid. ``target``: of a loop.
+    that may not be on the grid; of a file, the 16 random bytes that its contents are uploaded
+    under. ``target``: of a loop.
     """
 
     number: int
@@ -98,6 +99,11 @@ class InodeRecord:
     superseded: tuple[str, ...] = ()
     key: bytes | None = field(default=None, repr=False)
     target: bytes = b""
+
+    @property
+    def is_new_directory(self) -> bool:
+        """Whether it has a key pair."""
+        return self.key is not None and self.what is not What.FILE
 
     def pack(self) -> bytes:
         """The row's value."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from lafsfs.caps import DirectoryCap, MutableWriteCap
+from lafsfs.crypto.hashes import KEY_SIZE
 from lafsfs.crypto.rsa import SigningKey
 from lafsfs.errors import FormatError, JournalFormatError, StagingCorruptError
 from lafsfs.nodes.dirnode import DirectoryNode
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lafsfs.caps import Cap, UnknownCap
-    from lafsfs.journal import ContentsRef, Row
+    from lafsfs.journal import Row
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.nodes.listing import Child
     from lafsfs.vfs.recording.durable import JournalRecorder
@@ -149,11 +150,11 @@ class _Replay:
 
     async def restore_inodes(self) -> None:
         """Make all inodes, new directories first: their nodes are found by capability then."""
-        ordered = sorted(self._rows.values(), key=lambda one: one[1].key is None)
+        ordered = sorted(self._rows.values(), key=lambda one: not one[1].is_new_directory)
         for row, record in ordered:
             inode = await self._inode(row, record)
             self._inodes[record.number] = inode
-            self._recorder.adopt_inode(inode, row.id, is_new=record.key is not None)
+            self._recorder.adopt_inode(inode, row.id, is_new=record.is_new_directory)
             await trio.lowlevel.checkpoint()
 
     async def _inode(self, row: Row, record: InodeRecord) -> Inode:
@@ -186,19 +187,25 @@ class _Replay:
         if inode.is_mutable:
             inode.known_size = record.posix.size
         if row.contents is not None:
-            inode.staged = await self._staged(row.contents, self._beneath(row, record))
+            kept = Kept(row.contents, self._beneath(row, record), key=self._file_key(row, record))
+            inode.staged = await self._staged(kept)
             self.size += inode.staged.size
         elif inode.cap is None:  # nothing was ever accepted of it but that it exists
             inode.staged = self._tree.area.stage(None, 0)
         return inode
 
-    async def _staged(self, ref: ContentsRef, base: FileNode | None) -> StagedContents:
+    async def _staged(self, kept: Kept) -> StagedContents:
         area = self._tree.area
         try:
-            return await area.restore(ref, base)
+            return await area.restore(kept)
         except StagingCorruptError as error:
             log.error("what was accepted of a file cannot be read back: %s", error)
-            return LostContents(area, Kept(ref, base), str(error))
+            return LostContents(area, kept, str(error))
+
+    def _file_key(self, row: Row, record: InodeRecord) -> bytes | None:
+        if record.key is not None and len(record.key) != KEY_SIZE:
+            raise _misfit(row, "its key is none")
+        return record.key
 
     def _beneath(self, row: Row, record: InodeRecord) -> FileNode | None:
         if record.beneath is None:

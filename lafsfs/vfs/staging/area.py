@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lafsfs.immutable.source import Hashed
-    from lafsfs.journal import ContentsRef
     from lafsfs.vfs.staging.reading import Base
 
 __all__ = ["Kept", "Snapshot", "StagedContents", "StagingArea"]
@@ -45,8 +44,10 @@ class StagingArea:
         nursery: trio.Nursery,
         budget: int = BUDGET,
         hashed: Callable[[], Hashed | None] | None = None,
+        draws_keys: bool = False,
     ) -> None:
         self.journal = journal
+        self.draws_keys = draws_keys
         self.nursery = nursery
         self.budget = budget
         self._hashed = hashed
@@ -60,11 +61,16 @@ class StagingArea:
         journal: Journal,
         budget: int = BUDGET,
         hashed: Callable[[], Hashed | None] | None = None,
+        draws_keys: bool = False,
     ) -> AsyncIterator[StagingArea]:
-        """Stage into ``journal``. ``hashed`` begins a hash for the convergent key of a file."""
+        """Stage into ``journal``.
+
+        ``hashed`` begins a hash for the convergent key of a file. ``draws_keys``: nothing
+        converges, so keys for uploads are drawn, and accepted with what they are for.
+        """
         with plain_errors():
             async with trio.open_nursery() as nursery:
-                yield cls(journal, nursery, budget, hashed)
+                yield cls(journal, nursery, budget, hashed, draws_keys)
                 nursery.cancel_scope.cancel()
 
     @classmethod
@@ -97,16 +103,18 @@ class StagingArea:
         """Begin to write over ``base``; nothing touches the disk yet."""
         return StagedContents(self, base, ExtentMap(base_size))
 
-    async def restore(self, ref: ContentsRef, base: Base | None) -> StagedContents:
-        """What was accepted earlier, from its row's ``ref``.
+    async def restore(self, kept: Kept) -> StagedContents:
+        """What was accepted earlier, from what its row says.
 
         Raises:
             StagingCorruptError: the local disk lost or changed it.
         """
-        staged = self.stage(base, 0)
+        ref = kept.ref
+        assert ref is not None
+        staged = self.stage(kept.base, 0)
         if not ref.end:
             await trio.lowlevel.checkpoint()
-            staged.restore_small(Kept(ref, base))
+            staged.restore_small(kept)
             return staged
         file = self.journal.hold(ref.id)
         try:
@@ -114,7 +122,7 @@ class StagingArea:
         except BaseException:
             self.journal.let_go(ref.id)
             raise
-        staged.restore_large(Kept(ref, base), StagedLog(self.journal, file, None), records)
+        staged.restore_large(kept, StagedLog(self.journal, file, None), records)
         return staged
 
 

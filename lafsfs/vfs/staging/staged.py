@@ -26,16 +26,22 @@ Rules:
   full disk is told to ``write``, not to ``close``. What was taken stays in memory if sealing fails.
 - At most the area's budget of bytes wait in memory, and ``MOST_WAITING`` of one file.
 - ``discard`` lets go of the journal's contents once nobody is reading.
+- Where keys do not follow from contents, one is drawn for what is written, others with every
+  change, and is accepted with it (``Kept.key``): an upload of the same that is made again after a
+  crash finds its own shares. No two different contents ever have the same key, so a row that says
+  less than what is written has none.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from lafsfs.crypto.hashes import KEY_SIZE
 from lafsfs.errors import LafsError
 from lafsfs.journal import ContentsRef
 from lafsfs.vfs.staging.extents import Extent, ExtentMap
@@ -74,12 +80,14 @@ class Kept:
     """What the journal is to hold of a staged file.
 
     ``ref``: for the file's row; None if nothing can be said yet. ``base``: what it lies over.
-    ``blobs``: for the same transaction.
+    ``blobs``: for the same transaction. ``key``: the random key of an upload of just these
+    contents, if they are to have one.
     """
 
     ref: ContentsRef | None
     base: Base | None = field(repr=False)
     blobs: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+    key: bytes | None = field(default=None, repr=False)
 
 
 class StagedContents(Readable):
@@ -93,6 +101,9 @@ class StagedContents(Readable):
         self.arriving = 0  # writes that wait for room
         self.kept: Kept | None = None  # what is accepted
         self._kept_changes = -1  # the changes that this covers
+        self._key: bytes | None = None
+        self._key_changes = -1  # the changes that the key is for
+        self._key_kept = -1  # the same, once it is accepted
         self._next = 0  # number of the next stretch
         self._tail: Stretch | None = None
         self._waiting: list[Stretch | Cut] = []  # retired and not in the log
@@ -146,6 +157,11 @@ class StagedContents(Readable):
         if self._is_logged:
             self._waiting.append(Cut(size))
 
+    @property
+    def kept_key(self) -> bytes | None:
+        """The key that was accepted with what is written now; None if none was."""
+        return self._key if self._key_kept == self.changes else None
+
     async def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset`` of the file as it is now.
 
@@ -187,7 +203,9 @@ class StagedContents(Readable):
     def describe(self) -> Kept:
         """What a row has to say of everything that is sealed; the file itself, if it is small."""
         if self._log is not None:
-            return Kept(ContentsRef(self._log.file.number, self._log.file.end), self.base)
+            ref = ContentsRef(self._log.file.number, self._log.file.end)
+            is_whole = self._tail is None and not self._waiting and not self._sealing.locked()
+            return Kept(ref, self.base, key=self._drawn_key() if is_whole else None)
         if self.kept is not None and self._kept_changes == self.changes:
             return self.kept
         if not self._is_inline():
@@ -197,11 +215,14 @@ class StagedContents(Readable):
         self._retire()
         written = b"".join(map(self._bytes_of, self.extents))
         id = self._journal.new_contents()
-        return Kept(ContentsRef(id), self.base, {id: pack(self.extents, written)})
+        blobs = {id: pack(self.extents, written)}
+        return Kept(ContentsRef(id), self.base, blobs, self._drawn_key())
 
     def accepted(self, kept: Kept) -> None:
         """The journal holds what :meth:`describe` said."""
-        self.kept = Kept(kept.ref, kept.base) if kept.blobs else kept
+        if kept.key is not None and kept is not self.kept:
+            self._key_kept = self.changes
+        self.kept = replace(kept, blobs={}) if kept.blobs else kept
         if kept.blobs:
             assert kept.ref is not None
             self._move_to_blob(kept.ref.id)
@@ -221,16 +242,26 @@ class StagedContents(Readable):
         self._stretches = {0: Stretch(0, 0)}
         self._next = 1
         self._move_to_blob(kept.ref.id)
-        self._in_order = False  # nothing was hashed
-        self.kept, self._kept_changes = kept, self.changes
+        self._restored(kept)
 
     def restore_large(self, kept: Kept, log: StagedLog, records: Sequence[Record]) -> None:
         """Become what a log says."""
         self.extents, self._stretches = restored(log.file, records)
         self._next = len(self._stretches)
         self._log, self._is_logged, self._place = log, True, log.file.number
+        self._restored(kept)
+
+    def _restored(self, kept: Kept) -> None:
         self._in_order = False  # nothing was hashed
         self.kept, self._kept_changes = kept, self.changes
+        if kept.key is not None:
+            self._key, self._key_changes, self._key_kept = kept.key, self.changes, self.changes
+
+    def _drawn_key(self) -> bytes | None:
+        """A random key for what is written now, the same until something else is."""
+        if self._key_changes != self.changes and self._area.draws_keys:
+            self._key, self._key_changes = os.urandom(KEY_SIZE), self.changes
+        return self._key if self._key_changes == self.changes else None
 
     # --- writing ----------------------------------------------------------------------------------
 
