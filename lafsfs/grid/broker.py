@@ -231,8 +231,8 @@ class Broker:
 
     def freshness(self, server: StorageServer) -> float:
         """How much what was measured of a server still counts: 1.0, and half in each half-life."""
-        health = self.health(server)
-        return 0.5 ** ((self._clock() - health.heard_at) // HALF_LIFE)
+        age = self._clock() - self.health(server).heard_at
+        return float(0.5 ** (age // HALF_LIFE))
 
     def note_success(
         self, server: StorageServer, latency: float, size: int = 0, load: int = 0
