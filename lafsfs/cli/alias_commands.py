@@ -10,7 +10,8 @@ import click
 from lafsfs.cli.aliases import check_alias_name
 from lafsfs.cli.locations import read_capability
 from lafsfs.cli.session import aliases_of, create_alias, directory_format_of, with_config
-from lafsfs.cli.tree_commands import mutable_format, warn
+from lafsfs.cli.tree_commands import mutable_format
+from lafsfs.cli.warning import warn
 from lafsfs.errors import ChildExistsError, ConfigError, NotADirectoryNodeError, UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import click
 
 from lafsfs.cli.locations import find_location
 from lafsfs.cli.session import aliases_of, run_on_grid, with_config
-from lafsfs.cli.tree_commands import warn
+from lafsfs.cli.warning import warn
 from lafsfs.errors import UsageError
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from lafsfs.cli.session import (
     settings_of,
     with_config,
 )
-from lafsfs.cli.tree_commands import mutable_format, warn
+from lafsfs.cli.tree_commands import mutable_format
+from lafsfs.cli.warning import warn
 from lafsfs.errors import LocalError, MountError, UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from lafsfs.cli.mount_table import find_mount
 from lafsfs.cli.mountpoints import died, require_ours
 from lafsfs.cli.progress import pending_bar
 from lafsfs.cli.showing_status import shown
-from lafsfs.cli.tree_commands import warn
+from lafsfs.cli.warning import warn
 from lafsfs.errors import LocalError, MountError
 
 if TYPE_CHECKING:

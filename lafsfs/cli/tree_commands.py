@@ -10,6 +10,7 @@ import click
 
 from lafsfs.cli.locations import find_location, read_secret
 from lafsfs.cli.session import aliases_of, directory_format_of, run_on_grid, with_config
+from lafsfs.cli.warning import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from lafsfs.cli.locations import Location
     from lafsfs.nodes.edits import Outcome
     from lafsfs.nodes.maker import NodeMaker
-
-
-def warn(message: str | None) -> None:
-    """One line on standard error, if there is anything to say."""
-    if message:
-        click.echo(f"lafsfs: warning: {message}", err=True)
 
 
 def report(outcome: Outcome | None, where: Location) -> None:
