@@ -40,12 +40,8 @@ class Cost:
     processor: float
 
 
-def cases(
-    mount: Path, stock: WebClient, megabytes: int, rounds: int, settle: Callable[[], None]
-) -> list[Case]:
+def cases(mount: Path, stock: WebClient, megabytes: int, rounds: int) -> list[Case]:
     """The same four things done by each side, with contents that are new in every round.
-
-    ``settle`` returns once all that was written to ``mount`` is on the grid.
 
     Both sides have other contents. They may be the same client of the same grid, with one
     convergence secret: what one has uploaded the other would find there, and send nothing.
@@ -53,12 +49,10 @@ def cases(
     size = megabytes * 10**6
     our_blobs = [os.urandom(size) for _ in range(rounds)]
     stock_blobs = [b"stock" + blob[5:] for blob in our_blobs]
-    small = [os.urandom(SMALL_SIZE) for _ in range(SMALL_FILES)]
     big_caps: dict[int, str] = {}
 
     def write_ours(round_: int) -> None:
         (mount / f"big-{round_}").write_bytes(our_blobs[round_])
-        settle()
 
     def write_stock(round_: int) -> None:
         big_caps[round_] = stock.put(stock_blobs[round_])
@@ -69,17 +63,32 @@ def cases(
     def read_stock(round_: int) -> None:
         assert stock.get(big_caps[round_]) == stock_blobs[round_]
 
+    return [
+        Case(f"write {megabytes} MB", megabytes, "MB/s", write_ours, write_stock),
+        Case(f"read {megabytes} MB, caches dropped", megabytes, "MB/s", read_ours, read_stock),
+        *small_cases(mount, stock, rounds, lambda: None),
+    ]
+
+
+def small_cases(
+    mount: Path, stock: WebClient, rounds: int, settle: Callable[[], None]
+) -> list[Case]:
+    """Small files and directories, until ``settle`` has returned."""
+    small = [
+        [os.urandom(SMALL_SIZE - 16) for _ in range(SMALL_FILES)] for _ in range(rounds)
+    ]  # new each time: the two tables are made on one grid
+
     def small_ours(round_: int) -> None:
         folder = mount / f"small-{round_}"
         folder.mkdir()
-        for i, contents in enumerate(small):
-            (folder / f"f{i}").write_bytes(contents + b"ours %d" % round_)
+        for i, contents in enumerate(small[round_]):
+            (folder / f"f{i}").write_bytes(contents + b"what ours writes")
         settle()
 
     def small_stock(round_: int) -> None:
         folder = stock.make_directory()
-        for i, contents in enumerate(small):
-            stock.put_child(folder, f"f{i}", contents=contents + b"stock %d" % round_)
+        for i, contents in enumerate(small[round_]):
+            stock.put_child(folder, f"f{i}", contents=contents + b"what they write ")
 
     def mkdir_ours(round_: int) -> None:
         for i in range(DIRECTORIES):
@@ -94,8 +103,6 @@ def cases(
 
     folder = f"{SMALL_FILES} files of {SMALL_SIZE // 1000} kB into one directory"
     return [
-        Case(f"write {megabytes} MB", megabytes, "MB/s", write_ours, write_stock),
-        Case(f"read {megabytes} MB, caches dropped", megabytes, "MB/s", read_ours, read_stock),
         Case(folder, SMALL_FILES, "files/s", small_ours, small_stock),
         Case("mkdir", DIRECTORIES, "directories/s", mkdir_ours, mkdir_stock),
     ]
