@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+HOME = "home"  # what is mounted unless something else is said
 ROOT_ALIAS = "tahoe"  # what stock calls the tree of a user who has only one
 _FORBIDDEN = frozenset(":/#\\ \t\r\n\0")
 

@@ -12,6 +12,7 @@ from lafsfs.cli.config import Places, load_config
 from lafsfs.cli.locations import read_secret
 from lafsfs.cli.servers import join as write_down
 from lafsfs.cli.session import settings_of, with_config
+from lafsfs.cli.warning import warn
 from lafsfs.errors import ConfigError, FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def join(furl: str) -> None:
             " LAFSFS_NODE_DIRECTORY, LAFSFS_SERVERS and LAFSFS_INTRODUCERS first"
         )
     introducer = parse(furl)
+    if furl != "-":
+        warn("others can see a fURL on the command line; without one, it is asked for")
     if not can_subscribe():
         raise ConfigError(MISSING)
     cache = own_cache(config.cache_directory, introducer)

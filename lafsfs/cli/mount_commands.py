@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lafsfs.cli.aliases import ROOT_ALIAS
+from lafsfs.cli.aliases import HOME
 from lafsfs.cli.background import BackgroundError, run_in_background
 from lafsfs.cli.config import Places
 from lafsfs.cli.locations import find_location
@@ -22,6 +22,7 @@ from lafsfs.cli.progress import pending_bar
 from lafsfs.cli.session import (
     aliases_of,
     create_alias,
+    default_alias,
     directory_format_of,
     run_on_grid,
     settings_of,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from lafsfs.nodes.maker import NodeMaker
     from lafsfs.vfs.status import Left
 
-HOME = "home:"
 LOOK_EVERY = 0.25  # seconds between two looks at a mount that is ending
 
 
@@ -84,8 +84,7 @@ def mount(
     """
     if not 1 <= len(what_and_where) <= 2:
         raise click.UsageError("say what to mount (home: by default) and where")
-    default = HOME if config.node_directory is None else f"{ROOT_ALIAS}:"
-    what, where = (default, *what_and_where)[-2:]
+    what, where = (default_alias(config), *what_and_where)[-2:]
     mountpoint = Path(where).expanduser().resolve()
     wanted = what_to_mount(config, what)
     all_options = ",".join((config.mount_options, *options))
@@ -94,7 +93,7 @@ def mount(
         serve(config, wanted, mountpoint, all_options, ready)
 
     def tell(notes: Sequence[str]) -> None:
-        shown = HOME if wanted is None else wanted.shown
+        shown = f"{HOME}:" if wanted is None else wanted.shown
         for line in (*told(config, shown, mountpoint), *(f"  {note}" for note in notes)):
             click.echo(line)
 
@@ -113,7 +112,7 @@ def what_to_mount(config: Config, what: str) -> Location | None:
     """The location to mount, or None for a home: that is yet to be made."""
     aliases = aliases_of(config)
     own = config.node_directory is None
-    if own and what == HOME and HOME.removesuffix(":") not in aliases:
+    if own and what == f"{HOME}:" and HOME not in aliases:
         return None
     return find_location(what, aliases)
 
@@ -181,7 +180,7 @@ def root_of(config: Config, wanted: Location | None) -> Cap:
     if wanted is None:
         format = mutable_format(directory_format_of(config))
         assert format is not None
-        return create_alias(config, HOME.removesuffix(":"), format)
+        return create_alias(config, HOME, format)
     if not wanted.path:
         return wanted.root
 

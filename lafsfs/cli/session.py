@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from lafsfs.cli.aliases import Aliases
+from lafsfs.cli.aliases import HOME, ROOT_ALIAS, Aliases
 from lafsfs.cli.config import NURL_START, Config, Places, load_config
 from lafsfs.cli.logs import log_messages
 from lafsfs.cli.servers import node_of, node_settings_of, sources_of
@@ -64,6 +64,11 @@ def aliases_of(config: Config) -> Aliases:
     if node is None:
         return Aliases(config.aliases_file)
     return Aliases(node.aliases_file, read_only=True, root_cap=node.root_cap_file)
+
+
+def default_alias(config: Config) -> str:
+    """What is meant where nothing is said: ``home:``, or a Tahoe node's ``tahoe:``."""
+    return f"{HOME if config.node_directory is None else ROOT_ALIAS}:"
 
 
 def directory_format_of(config: Config) -> str:

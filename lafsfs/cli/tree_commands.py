@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lafsfs.cli.locations import find_location, read_secret
-from lafsfs.cli.session import aliases_of, directory_format_of, run_on_grid, with_config
+from lafsfs.cli.session import (
+    aliases_of,
+    default_alias,
+    directory_format_of,
+    run_on_grid,
+    with_config,
+)
 from lafsfs.cli.warning import warn
 
 if TYPE_CHECKING:
@@ -37,13 +43,16 @@ def mutable_format(name: str) -> MutableFormat | None:
 
 
 @click.command()
-@click.argument("where", default="home:")
+@click.argument("where", required=False)
 @click.option("-l", "--long", is_flag=True, help="Kind, rights, size and time beside each name.")
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 @with_config
-def ls(config: Config, where: str, long: bool, as_json: bool) -> None:
-    """List a directory, or show one file."""
-    location = find_location(where, aliases_of(config))
+def ls(config: Config, where: str | None, long: bool, as_json: bool) -> None:
+    """List a directory, or show one file.
+
+    WHERE is home: by default; with --node-dir, tahoe:.
+    """
+    location = find_location(where or default_alias(config), aliases_of(config))
 
     async def listed(maker: NodeMaker) -> list[dict[str, Any]]:
         from lafsfs.cli.tree import existing, find_cap, find_slot

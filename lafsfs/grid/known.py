@@ -60,13 +60,14 @@ async def open_directories(
             except ServerUnavailableError as error:
                 if str(directory) not in known:
                     raise
-                log.warning("going on without a storage directory: %s", error)
                 missing.append(error)
                 server = LocalServer(directory, known[str(directory)])
             stack.push_async_callback(server.aclose)
             servers.append(server)
         if missing and len(missing) == len(servers):
             raise missing[0]
+        for away in missing:
+            log.warning("going on without a storage directory: %s", away)
         _require_one_each(servers)
         found = {
             server.name: Identity(server.server_id, server.permutation_seed) for server in servers

@@ -346,7 +346,9 @@ def _names_in(directory: Path, *, create: bool) -> set[str]:
     except FileNotFoundError:
         if create:
             return set()
-        raise ServerUnavailableError(f"{directory} does not exist") from None
+        raise ServerUnavailableError(
+            f"{directory} does not exist: is its disk unplugged, or its share not mounted?"
+        ) from None
     except NotADirectoryError:
         raise ConfigError(f"{directory} is not a directory") from None
 

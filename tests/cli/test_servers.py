@@ -9,7 +9,13 @@ import pytest
 
 from lafsfs.cli.config import Config, Places
 from lafsfs.cli.servers import introducers_of, join, joined_introducers, sources_of
-from lafsfs.cli.session import aliases_of, directory_format_of, encoding_of, settings_of
+from lafsfs.cli.session import (
+    aliases_of,
+    default_alias,
+    directory_format_of,
+    encoding_of,
+    settings_of,
+)
 from lafsfs.crypto import base32
 from lafsfs.errors import ConfigError, UsageError
 from lafsfs.gbs.discovery.furl import parse_furl
@@ -143,6 +149,10 @@ def test_a_nodes_grid(of_node: Config) -> None:
     assert settings.node.secrets().lease_secret == b"l" * 32
     assert [record.name for record in settings.sources.read()] == ["one"]
     assert directory_format_of(of_node) == "sdmf"
+
+
+def test_what_is_meant_where_nothing_is_said(config: Config, of_node: Config) -> None:
+    assert (default_alias(config), default_alias(of_node)) == ("home:", "tahoe:")
 
 
 def test_what_we_are_told_wins_over_the_node(of_node: Config) -> None:

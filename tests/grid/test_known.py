@@ -47,12 +47,13 @@ async def test_an_unplugged_directory_is_not_made_again_but_comes_back(tmp_path,
         assert await servers[1].list_shares(ShareKind.MUTABLE, INDEX) == frozenset()
 
 
-async def test_nothing_at_all_is_there(tmp_path, note):
+async def test_nothing_at_all_is_there(tmp_path, note, caplog):
     directory = tmp_path / "one"
     await opened([directory], note)
     directory.rename(tmp_path / "unplugged")
-    with pytest.raises(ServerUnavailableError):
+    with pytest.raises(ServerUnavailableError, match="is its disk unplugged"):
         await opened([directory], note)
+    assert not caplog.records  # it is said once
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"/a": 1}', '{"/a": {"id": "a", "seed": "a"}}', "\0"])
