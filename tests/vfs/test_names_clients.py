@@ -363,6 +363,10 @@ class Program:
             await trio.sleep(self.random.choice([0, 0, 0.3, 2]))
 
 
+async def is_at_rest(world) -> bool:
+    return not world.tree.outgoing.pending and (await world.fs.status()).is_settled
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + STORIES))
 async def test_two_mounts_lose_no_child_and_no_byte(broker, tmp_path, running_clock, seed):
     """In every second story each close waits for the grid. ``make test-crash`` tells more."""
@@ -385,7 +389,7 @@ async def test_two_mounts_lose_no_child_and_no_byte(broker, tmp_path, running_cl
             async with trio.open_nursery() as nursery:
                 for program in programs:
                     nursery.start_soon(program.run, STEPS)
-            while one.tree.outgoing.pending or two.tree.outgoing.pending:
+            while not (await is_at_rest(one) and await is_at_rest(two)):
                 await one.settled()
                 await two.settled()
         found = set((await contents(one)).values())
