@@ -377,6 +377,7 @@ def _connected(path: Path) -> sqlite3.Connection:
             "journal_mode = WAL",
             "synchronous = NORMAL",  # a commit is written, a checkpoint syncs
             "wal_autocheckpoint = 0",
+            "secure_delete = OFF",  # values are sealed; some builds overwrite what is deleted
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
     except BaseException:

@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -68,7 +69,8 @@ SHARES = Shares(3, 5, 10)
 SMALL = 10_000  # bytes of a small file that is copied
 TINY = 4_000  # bytes of a file of an archive, which is what sources are like
 CREATED = 500  # files of one round of "create"
-ROWS = ("create", "copy", "untar", "rsync", "upload")
+ROWS = ("create", "copy", "untar", "rested", "rsync", "upload")
+REST = 70.0  # seconds until a mount that nobody uses has all its keys (mutable/keypool.py)
 ON_STOCK = ("rsync", "upload")
 
 # --- the embedded grid ----------------------------------------------------------------------------
@@ -91,7 +93,9 @@ class Embedded:
         if shutil.which("gocryptfs") is None:
             tell(f"left out: {name}, because gocryptfs is not installed")
             return None
-        return self._copy() if name == "copy" else self._untar()
+        if name == "copy":
+            return self._copy()
+        return self._untar(rested=name == "rested")
 
     def _source(self) -> Path:
         sources = self._base / "sources"
@@ -126,9 +130,11 @@ class Embedded:
 
         return Comparison((plan,), work, self._ours, self._gocryptfs())
 
-    def _untar(self) -> Comparison:
+    def _untar(self, *, rested: bool) -> Comparison:
+        """``rested``: by a mount that had time to make keys for the directories."""
         files, directories = self._options.archived, max(1, self._options.archived // 25)
         what = f"untar of {files} small files in {directories} directories"
+        what += ", by a mount at rest" * rested
         plans = (
             Plan(ACCEPTED, f"{what}, accepted", "gocryptfs", 0.4),
             Plan(SETTLED, "the same until settled", "gocryptfs and sync", None),
@@ -137,7 +143,13 @@ class Embedded:
         def work(theirs: bool) -> Work:
             return Untar(self._source(), directories, files, TINY)
 
-        return Comparison(plans, work, self._ours, self._gocryptfs())
+        return Comparison(plans, work, self._rested if rested else self._ours, self._gocryptfs())
+
+    @contextmanager
+    def _rested(self) -> Iterator[Target]:
+        with self._ours() as target:
+            time.sleep(REST)
+            yield target
 
     def _gocryptfs(self) -> Callable[[Work], Result]:
         base = self._base / f"gocryptfs-{next(self._numbers)}"
