@@ -10,6 +10,7 @@ import click
 
 from lafsfs.cli.config import Places, load_config
 from lafsfs.cli.locations import read_secret
+from lafsfs.cli.logs import log_messages
 from lafsfs.cli.servers import join as write_down
 from lafsfs.cli.session import settings_of, with_config
 from lafsfs.cli.warning import warn
@@ -91,6 +92,7 @@ def servers(config: Config, as_json: bool) -> None:
         async with open_servers(settings_of(config)) as roster:
             return await survey(roster)
 
+    log_messages()
     reports = trio.run(ask)
     if as_json:
         click.echo(json.dumps([as_object(report) for report in reports], indent=1))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lafsfs.caps import IMMUTABLE_PREFIX, READONLY_PREFIX, Cap, parse
-from lafsfs.cli.aliases import check_alias_name
+from lafsfs.cli.aliases import HOME, check_alias_name
 from lafsfs.errors import BadCapabilityError, BadNameError, UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def find_location(text: str, aliases: Aliases) -> Location:
         return Location(parse(root), split_path(path), "the capability")
     name, colon, path = text.partition(":")
     if not colon:
-        meant = f"{text}:" if text in aliases else f"home:{text}"
+        names = aliases.names() or [HOME]
+        start = HOME if HOME in names else names[0]
+        meant = f"{text}:" if text in names else f"{start}:{text}"
         raise UsageError(f"{text!r} is not alias:path; did you mean {meant}?")
     name = check_alias_name(name)
     return Location(aliases.get(name), split_path(path), f"{name}:")

@@ -2,7 +2,7 @@
 
 A bug's traceback is kept, since nothing else helps to find it, but its words are scrubbed of all
 that looks like a capability or a key: a log outlives the terminal, and gets sent to others.
-What is tried again and again fails for the same reason: a mount's log has that once in a while.
+What is tried again and again fails for the same reason: that is told once in a while.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ def log_messages() -> None:
 
 
 def log_with_times() -> None:
-    """Write a log for later reading, unless it is seen to already."""
-    _log_as(_Scrubbed("%(asctime)s %(levelname)s %(name)s: %(message)s"), Repeats())
+    """From now on write a log for later reading, unless it is seen to already."""
+    formatter = _Scrubbed("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Message):
+            handler.setFormatter(formatter)
+            handler.filters[:] = [Repeats()]
+    _log_as(formatter)
 
 
 def log_bug(failure: BaseException) -> None:
@@ -67,11 +72,10 @@ class _Message(_Scrubbed):
         return f"lafsfs: {record.levelname.lower()}: {super().format(record)}"
 
 
-def _log_as(formatter: logging.Formatter, *filters: logging.Filter) -> None:
+def _log_as(formatter: logging.Formatter) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    for each in filters:
-        handler.addFilter(each)
+    handler.addFilter(Repeats())
     logging.basicConfig(handlers=[handler])
 
 

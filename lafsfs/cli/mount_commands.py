@@ -14,7 +14,7 @@ from lafsfs.cli.aliases import HOME
 from lafsfs.cli.background import BackgroundError, run_in_background
 from lafsfs.cli.config import Places
 from lafsfs.cli.locations import find_location
-from lafsfs.cli.logs import log_with_times
+from lafsfs.cli.logs import log_messages, log_with_times
 from lafsfs.cli.mount_record import MountRecord
 from lafsfs.cli.mount_table import find_mount
 from lafsfs.cli.mountpoints import absolute, clear_dead, detach, typed
@@ -147,7 +147,7 @@ def serve(
     from lafsfs.fuse.session import check_mountpoint
     from lafsfs.mount import run_mount
 
-    log_with_times()
+    log_messages()
     parsed = MountOptions.parse(options)
     directory_format = mutable_format(directory_format_of(config))
     assert directory_format is not None
@@ -155,6 +155,11 @@ def serve(
     if clear_dead(mountpoint, record):
         warn(f"the process of an earlier mount on {mountpoint} had ended")
     check_mountpoint(mountpoint)
+
+    def at_work(notes: Sequence[str]) -> None:
+        ready(notes)
+        log_with_times()  # standard error is the log by now
+
     with record.held():
         root = root_of(config, wanted)
 
@@ -166,7 +171,7 @@ def serve(
                 parsed,
                 directory_format=directory_format,
                 control=record.socket,
-                ready=ready,
+                ready=at_work,
             )
 
         left = trio.run(run)

@@ -46,6 +46,22 @@ def test_forms() -> None:
     )
 
 
+def test_messages_become_a_log() -> None:
+    program = """
+import logging
+from lafsfs.cli.logs import log_messages, log_with_times
+for how in (log_messages, log_with_times):
+    how()
+    for _ in range(2):
+        logging.getLogger("lafsfs.somewhere").warning("a disk is away")
+"""
+    command = [sys.executable, "-c", program]
+    text = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True, timeout=60).stderr
+    first, second = text.splitlines()
+    assert first == "lafsfs: warning: a disk is away"
+    assert second.endswith(" WARNING lafsfs.somewhere: a disk is away")
+
+
 def test_the_same_is_said_once_in_a_while() -> None:
     repeats = Repeats()
 
