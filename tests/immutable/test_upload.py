@@ -264,6 +264,7 @@ async def test_a_server_that_hangs_with_several_writes_is_given_up_once(patient_
     servers, broker = empty_grid(4)
     servers[0].before_call = lambda call: call.verb == "write_share" and servers[0].hang()
     cap = await put(broker, bytes(30 << 20), Encoding(2, 3, 4))
+    assert trio.current_time() == pytest.approx(STRAGGLING + 5.0)  # the others have overtaken it
     assert set(spread_of(servers, cap.storage_index)) == {"fake1", "fake2", "fake3"}
     assert servers[0].count("write_share") in range(2, 5)
     assert [record.args for record in caplog.records] == [("fake0",)]
@@ -290,6 +291,21 @@ async def test_a_server_that_is_slow_is_waited_for(autojump_clock):
             )
         cap = await put(broker, golden_data.generated("slow", 8000))
         assert len(spread_of(servers, cap.storage_index)) == 4
+
+
+class SlowLine(FakeServer):
+    """Takes a second for each mebibyte, and ten where the last share is."""
+
+    async def write_share(self, storage_index, shnum, secret, offset, data):
+        await trio.sleep(sum(map(len, data)) / (1 << 20) * (10 if shnum == 3 else 1))
+        return await super().write_share(storage_index, shnum, secret, offset, data)
+
+
+async def test_what_has_much_to_carry_is_given_the_time_for_it(patient_clock):
+    """The last share is sent as one, when others had sent most of theirs: they say less of it."""
+    servers = [SlowLine(f"slow{number}") for number in range(4)]
+    cap = await put(Broker(servers), bytes(7 << 20), Encoding(2, 3, 4))
+    assert len(spread_of(servers, cap.storage_index)) == 4
 
 
 async def write_slowly(seconds, call):
