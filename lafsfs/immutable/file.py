@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lafsfs.cache.places import Places
 from lafsfs.crypto import aes
 from lafsfs.errors import CorruptShareError, NotEnoughSharesError
+from lafsfs.formats.geometry import div_ceil
 from lafsfs.grid.api import ShareKind
 from lafsfs.grid.asking import ask
 from lafsfs.grid.cpu import INLINE_LIMIT, work_on
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 # with half as many ranges, two at once of each server instead of four, reading 100 MB takes a
 # twelfth less. But the first segment of a run waits for its last, and ranges of 3 MiB and more are
 # hard to find a place for in memory: with k = 1 they made it 195 MB where it was 150.
-RANGE_SIZE = 5 << 19
+RANGE_SIZE = 11 << 18  # eight blocks where k is 3
 RUN_SIZE = 8 << 20
 WINDOW = 4 << 20  # bytes that one read of a large range keeps on their way
 
@@ -116,8 +117,8 @@ class CiphertextFile:
         geometry = self.verified.geometry
         if geometry is None:
             return 1
-        run = min(RANGE_SIZE // geometry.block_size, RUN_SIZE // geometry.segment_size, ROW_LEAVES)
-        return max(1, run)
+        whole = div_ceil(RUN_SIZE, geometry.segment_size)  # what is read ahead is no less
+        return max(1, min(RANGE_SIZE // geometry.block_size, whole, ROW_LEAVES))
 
     async def segment_at(self, offset: int) -> Segment:
         """The segment that ``offset``, below the file's size, lies in.

@@ -23,6 +23,7 @@ from lafsfs.grid.encoding import Encoding
 from lafsfs.immutable import CHKFile, SegmentCache
 from lafsfs.immutable.encoder import Encoder
 from lafsfs.immutable.verified import ContradictionError, VerifiedFile
+from lafsfs.vfs.verbs.readahead import MAX_WINDOW
 from tests import golden_data
 from tests.immutable.downloading import CONTENTS, holders_in_order, stored
 from tests.immutable.grids import empty_grid
@@ -132,6 +133,20 @@ async def test_a_file_of_many_segments_needs_few_hashes():
             assert await file.read(offset, 100) == data[offset : offset + 100]
         # 1040 segments are two rows of hashes; the neighbours have theirs in common
         assert servers[0].count("read_share") == calls + 8
+
+
+async def test_what_is_read_ahead_at_once_is_one_range_of_each_share():
+    """Segments have a little more than a mebibyte if that is no multiple of k."""
+    servers, broker, cap = await stored(3, bytes(10 << 20), Encoding(3, 3, 3))
+    async with SegmentCache.open() as cache:
+        file = CHKFile(cap, broker, cache)
+        await file.read(0, 10)
+        for server in servers:
+            server.calls.clear()
+        ahead = file.prefetch(file.segment_size, MAX_WINDOW // 2)
+        assert len(await file.read(file.segment_size, MAX_WINDOW // 2)) == MAX_WINDOW // 2
+        ahead.cancel()
+    assert [server.count("read_share") for server in servers] == [1, 1, 1]
 
 
 # --- who is asked ---------------------------------------------------------------------------------
