@@ -14,7 +14,7 @@ that only reads makes none.
 Rules:
 
 - A key is handed out once.
-- Keys live in memory only (docs/decisions/0007). Leaving the pool's context drops those not taken;
+- Keys live in memory only (docs/decisions/0006). Leaving the pool's context drops those not taken;
   it waits for a key under way, since a thread cannot be stopped.
 """
 
