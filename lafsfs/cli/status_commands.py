@@ -33,7 +33,9 @@ WATCH_EVERY: Final = 1.0  # seconds
 @click.argument("mountpoint", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
 @click.option("--watch", is_flag=True, help="Look again every second, until unmounted.")
-@click.option("--all", "everything", is_flag=True, help="Name all files that are pending.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Name all that the mount tells: 200 at most."
+)
 def status(mountpoint: str | None, as_json: bool, watch: bool, everything: bool) -> None:
     """Show what is not on the grid yet, and what failed and why.
 

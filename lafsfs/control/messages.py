@@ -63,6 +63,7 @@ def status_object(status: Status) -> dict[str, Any]:
     values = dataclasses.asdict(status)
     for file, values_of_file in zip(status.pending, values["pending"], strict=True):
         values_of_file["state"] = file.state.value
+    values["unnamed"] = status.unnamed
     return values
 
 

@@ -50,8 +50,9 @@ class Status:
     ``files`` and ``names``: how many files have contents, and how many things have only names or
     attributes, that are not on the grid; ``size`` and ``done``: bytes of these contents, and how
     many of them servers have. ``rate``: bytes a second, of late. ``settled``: the Unix time up to
-    which everything is on the grid. ``pending``: at most ``MAX_NAMED`` of them, what failed first,
-    then the oldest. ``journal``: bytes that it takes on the local disk.
+    which everything is on the grid. ``pending``: at most ``MAX_NAMED`` of them, what is being
+    uploaded, what failed and the oldest; what failed comes first. ``journal``: bytes that it takes
+    on the local disk.
     """
 
     now: float
@@ -65,6 +66,11 @@ class Status:
     journal: int
     pending: tuple[PendingFile, ...]
     servers: tuple[ServerState, ...]
+
+    @property
+    def unnamed(self) -> int:
+        """How many are pending and not among ``pending``."""
+        return max(0, self.files + self.names - len(self.pending))
 
     @property
     def is_settled(self) -> bool:

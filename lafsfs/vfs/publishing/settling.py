@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from lafsfs.errors import LafsError
-from lafsfs.vfs.publishing.pending import pending_inodes
 from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode
 from lafsfs.vfs.tree.paths import depth_of
 
@@ -130,7 +129,7 @@ class _Settling:
 
     async def run(self) -> tuple[LafsError, ...]:
         groups: dict[Directory, _Group] = {}
-        for inode in pending_inodes(self._tree):
+        for inode in (one for one in self._tree.table if one.is_pending):
             for directory in {edge.binding.directory for edge in inode.edges}:
                 groups.setdefault(directory, _Group()).add(inode)
         self._uploader.hurry()

@@ -57,7 +57,7 @@ class Directory:
         self.publisher = Publisher(self, outgoing)
         self.names: dict[str, Binding] = {}  # the bindings in use, by stored name
         self.inodes: dict[int, DirectoryInode] = {}  # by number: one for each path in use
-        self.dirty: dict[Binding, None] = {}  # those that are pending, in the order they became so
+        self.dirty: dict[Binding, float] = {}  # those that are pending, and since when: loop time
         self.is_removed = False  # we took away its name, and nothing is to be published
         self.left_at: dict[Binding, None] = {}  # where it is, or was, among what is left
         self.looks = 0  # that are yet to be taken into it, since a name of it has gone
@@ -138,7 +138,7 @@ class Directory:
         """What is wanted under a name, or what the grid has there, has changed."""
         self._outgoing.recorder.changed_name(binding)
         if binding.is_pending:
-            self.dirty[binding] = None
+            self.dirty.setdefault(binding, trio.current_time())
             self.publisher.kick()
             self.note_work()
         elif binding.edges:

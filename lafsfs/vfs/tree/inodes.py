@@ -84,6 +84,16 @@ class Inode:
         return False
 
     @property
+    def has_pending_names(self) -> bool:
+        """Whether the grid lacks a name of it, or what that should tell."""
+        return any(edge.is_pending for edge in self.edges)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the grid lacks something of it: contents, a name, or what a name should tell."""
+        return bool(self.edges) and (self.is_dirty or self.has_pending_names)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost by forgetting it."""
         if self.lookups or self.opens:

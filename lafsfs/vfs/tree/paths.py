@@ -1,9 +1,14 @@
-"""Where things are from the mountpoint, in words for people."""
+"""Where things are from the mountpoint, in words for people.
+
+Of a directory that something was taken out of before a crash it may not be known where it is, until
+somebody looks it up: what is above it is ``...`` then.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.posix.names import local_name
 
 if TYPE_CHECKING:
@@ -11,14 +16,16 @@ if TYPE_CHECKING:
     from lafsfs.vfs.tree.directories import Directory
     from lafsfs.vfs.tree.inodes import Inode
 
+UNKNOWN: Final = "..."
+
 
 def shown_path(inode: Inode) -> str:
     """The path of an inode, by its first name."""
     if not inode.edges:
         return "a file without a name"
-    edge = inode.edges[0]
-    above = [one.edges[0] for one in edge.parent.path() if one.edges]
-    return "/".join(_printed(one.binding) for one in (*reversed(above), edge))
+    edges = list(inode.edges[0].path())
+    names = [_printed(edge.binding) for edge in reversed(edges)]
+    return "/".join(names if edges[-1].parent.number == ROOT_INODE else [UNKNOWN, *names])
 
 
 def removed_path(binding: Binding) -> str:
@@ -29,7 +36,10 @@ def removed_path(binding: Binding) -> str:
 def path_in(directory: Directory, name: str, raw_name: bytes | None = None) -> str:
     """The path of a stored name in a directory; of the directory, if the name is empty."""
     parent = next((one for one in directory.inodes.values() if one.edges), None)
-    above = [] if parent is None else [shown_path(parent)]
+    if parent is not None:
+        above = [shown_path(parent)]
+    else:
+        above = [] if ROOT_INODE in directory.inodes else [UNKNOWN]
     return "/".join([*above, *([_printable(name, raw_name)] if name else [])])
 
 
