@@ -22,6 +22,9 @@ def grid(tmp_path) -> Grid:
 
 @pytest.fixture(scope="module")
 def mount(tmp_path_factory) -> Iterator[Mount]:
-    """One mount for all tests of a module, each of which keeps to names of its own."""
-    with Grid.create(tmp_path_factory.mktemp("mount") / "grid").mount() as mount:
+    """One mount for all tests of a module, each of which keeps to names of its own.
+
+    As people mount: what was accepted goes to the grid in the background.
+    """
+    with Grid.create(tmp_path_factory.mktemp("mount") / "grid").mount(sync=False) as mount:
         yield mount
