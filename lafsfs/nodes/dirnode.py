@@ -69,6 +69,7 @@ class DirectoryNode:
     ) -> None:
         """``key``: what the slot is to be made with, if it does not exist yet."""
         self.cap = cap
+        self.can_write = cap.can_write  # whether this node may change the directory
         self.key = key
         self._backing = backing
         self._host = host
@@ -86,11 +87,6 @@ class DirectoryNode:
     def is_new(self) -> bool:
         """Whether its slot is yet to be made."""
         return self.key is not None
-
-    @property
-    def can_write(self) -> bool:
-        """Whether this node may change the directory."""
-        return self.cap.can_write
 
     @property
     def is_mutable(self) -> bool:

@@ -15,7 +15,6 @@ Rules:
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lafsfs.caps import CHKCap, LiteralCap, MutableReadCap, MutableWriteCap
@@ -69,14 +68,9 @@ class Inode:
         """It has one more name."""
         self.edges.append(edge)
 
-    @contextmanager
-    def pinned(self) -> Iterator[None]:
+    def pinned(self) -> Pinned:
         """Keep it in the table meanwhile."""
-        self.opens += 1
-        try:
-            yield
-        finally:
-            self.opens -= 1
+        return Pinned(self)
 
     @property
     def is_dirty(self) -> bool:
@@ -106,6 +100,21 @@ class Inode:
         if not self.edges:
             return True
         return any(edge.binding.directory.node.can_write for edge in self.edges)
+
+
+class Pinned:
+    """A block in which an inode stays in the table; half of the requests are one."""
+
+    __slots__ = ("_inode",)
+
+    def __init__(self, inode: Inode) -> None:
+        self._inode = inode
+
+    def __enter__(self) -> None:
+        self._inode.opens += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self._inode.opens -= 1
 
 
 class FileInode(Inode):
@@ -170,7 +179,8 @@ class FileInode(Inode):
     @property
     def is_mutable(self) -> bool:
         """Whether the contents change in place, without a new capability."""
-        return isinstance(self._cap, MutableWriteCap | MutableReadCap)
+        cap = self._cap  # None is told quickly: a new file is asked this at each request
+        return cap is not None and isinstance(cap, MutableWriteCap | MutableReadCap)
 
     @property
     def size(self) -> int:
