@@ -7,7 +7,7 @@ The client sends one request, ``{"version": 1, "verb": ...}``, and reads replies
     leave     {"status": {...}}: the mount does not wait for the grid when it ends
 
 A request that cannot be met is answered with ``{"error": "..."}``. What ``status`` has is
-:class:`lafsfs.vfs.api.Status`, field by field; fields that a client does not know it leaves out.
+:class:`lafsfs.vfs.status.Status`, field by field; fields that a client does not know it leaves out.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import trio
 from lafsfs.errors import JournalFullError
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.vfs.staging.area import StagingArea
-from lafsfs.vfs.staging.staged import Kept
+from lafsfs.vfs.staging.kept import Kept
 from tests.journal.model import KEY, State, Story
 
 

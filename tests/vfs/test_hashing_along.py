@@ -10,7 +10,8 @@ from lafsfs.errors import StagingCorruptError
 from lafsfs.immutable.source import BytesSource
 from lafsfs.journal import Journal, Put
 from lafsfs.vfs.staging.area import StagingArea
-from lafsfs.vfs.staging.staged import RECORD_SIZE, Kept
+from lafsfs.vfs.staging.kept import Kept
+from lafsfs.vfs.staging.staged import RECORD_SIZE
 from tests.fakes import fake_grid
 from tests.vfs.conftest import WallClock, open_maker
 

@@ -15,8 +15,9 @@ from lafsfs.errors import JournalFullError, LocalError, StagingCorruptError
 from lafsfs.journal import Journal, Limits, Put
 from lafsfs.journal.faultpoints import watch
 from lafsfs.vfs.staging.area import StagingArea
+from lafsfs.vfs.staging.kept import Kept
 from lafsfs.vfs.staging.small import INLINE_LIMIT
-from lafsfs.vfs.staging.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE, Kept
+from lafsfs.vfs.staging.staged import LOOK_AT, MOST_WAITING, RECORD_SIZE
 
 KEY = bytes(range(32))
 

@@ -13,7 +13,7 @@ import trio
 
 from lafsfs.journal import Journal, Put
 from lafsfs.vfs.staging.area import StagingArea
-from lafsfs.vfs.staging.staged import Kept
+from lafsfs.vfs.staging.kept import Kept
 from tests.journal.model import KEY, copied
 
 

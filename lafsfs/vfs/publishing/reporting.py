@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from lafsfs.errors import LafsError
     from lafsfs.grid.broker import Broker
-    from lafsfs.vfs.publishing.uploader import Queued, Uploader
+    from lafsfs.vfs.publishing.queued import Queued
+    from lafsfs.vfs.publishing.uploader import Uploader
     from lafsfs.vfs.tree.directories import Directory
     from lafsfs.vfs.tree.inodes import Inode
     from lafsfs.vfs.tree.tree import Tree

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from lafsfs.caps import Cap
     from lafsfs.nodes.filenode import FileNode
-    from lafsfs.vfs.staging.area import Snapshot, StagedContents
+    from lafsfs.vfs.staging.reading import Snapshot
+    from lafsfs.vfs.staging.staged import StagedContents
     from lafsfs.vfs.tree.inodes import FileInode
     from lafsfs.vfs.tree.tree import Tree
 

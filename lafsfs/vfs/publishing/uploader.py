@@ -44,6 +44,7 @@ import trio
 from lafsfs.errors import GridError, LafsError, ServerError
 from lafsfs.vfs.api import UnexpectedError
 from lafsfs.vfs.publishing.backoff import back_off
+from lafsfs.vfs.publishing.queued import FIRST, Queued
 from lafsfs.vfs.publishing.rate import Rate
 from lafsfs.vfs.publishing.storing import store
 from lafsfs.vfs.tree.inodes import FileInode
@@ -64,34 +65,6 @@ LONGEST: Final = 60.0  # seconds of being changed all the time
 OPEN_QUIET: Final = 10.0  # seconds; a program that has fsynced a file is likely to go on with it
 LONGEST_OPEN: Final = 600.0  # seconds; a log that is never flushed, or a very long copy
 AT_ONCE: Final = 500  # files looked at before other tasks get their turn, about a millisecond
-FIRST: Final = float("-inf")  # due before everything that has a time
-
-
-@dataclass(eq=False, slots=True)
-class Queued:
-    """One file on its way. Times are the event loop's."""
-
-    inode: FileInode
-    order: int
-    since: float  # when the oldest change was made that is not on the grid
-    changed: float  # when the newest was
-    accepted: bool = False  # whether any of it was accepted
-    hurried: bool = False
-    slot: float | None = None  # when it is to be looked at: what is in the heap with another is old
-    scope: trio.CancelScope | None = None  # of the upload under way
-    may_restart: bool = False  # whether a change cuts that upload short
-    size: int = 0  # bytes that are being uploaded
-    placed: int = 0  # of these, on servers
-    brought: int = -1  # of ``staged.changes``, how many are on the grid
-    covers: int = -1  # how many the upload under way will bring
-    failures: int = 0
-    error: LafsError | None = None
-    not_before: float = FIRST
-    attempted: trio.Event = field(default_factory=trio.Event)  # the next attempt is over
-
-    @property
-    def is_uploading(self) -> bool:
-        return self.scope is not None
 
 
 @dataclass(eq=False, slots=True)

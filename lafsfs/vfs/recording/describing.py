@@ -23,7 +23,7 @@ from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode, LoopInode
 
 if TYPE_CHECKING:
     from lafsfs.vfs.publishing.removals import Look
-    from lafsfs.vfs.staging.area import Kept
+    from lafsfs.vfs.staging.kept import Kept
     from lafsfs.vfs.tree.bindings import Binding, Edge
     from lafsfs.vfs.tree.directories import Directory
     from lafsfs.vfs.tree.inodes import Inode

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from lafsfs.caps import Cap
     from lafsfs.journal import Journal
     from lafsfs.vfs.publishing.removals import Look
-    from lafsfs.vfs.staging.area import Kept, StagedContents
+    from lafsfs.vfs.staging.kept import Kept
+    from lafsfs.vfs.staging.staged import StagedContents
     from lafsfs.vfs.tree.bindings import Binding
     from lafsfs.vfs.tree.directories import Directory
     from lafsfs.vfs.tree.inodes import Inode

@@ -8,10 +8,11 @@ import trio
 
 from lafsfs.errors import StagingCorruptError
 from lafsfs.vfs.staging.extents import ExtentMap
-from lafsfs.vfs.staging.staged import Kept, StagedContents
+from lafsfs.vfs.staging.staged import StagedContents
 
 if TYPE_CHECKING:
     from lafsfs.vfs.staging.area import StagingArea
+    from lafsfs.vfs.staging.kept import Kept
     from lafsfs.vfs.staging.reading import Snapshot
 
 

@@ -45,7 +45,7 @@ from lafsfs.vfs.recording.records import (
     What,
     unpack,
 )
-from lafsfs.vfs.staging.staged import Kept
+from lafsfs.vfs.staging.kept import Kept
 from lafsfs.vfs.tree.bindings import Edge
 from lafsfs.vfs.tree.inodes import DirectoryInode, FileInode, LoopInode
 

@@ -19,17 +19,15 @@ from lafsfs.grid.asking import plain_errors
 from lafsfs.journal import Journal
 from lafsfs.vfs.staging.extents import ExtentMap
 from lafsfs.vfs.staging.log import StagedLog, read_records
-from lafsfs.vfs.staging.reading import Readable, Snapshot
-from lafsfs.vfs.staging.staged import Kept, StagedContents
+from lafsfs.vfs.staging.staged import StagedContents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from lafsfs.immutable.source import Hashed
-    from lafsfs.vfs.staging.reading import Base
-
-__all__ = ["Kept", "Snapshot", "StagedContents", "StagingArea"]
+    from lafsfs.vfs.staging.kept import Kept
+    from lafsfs.vfs.staging.reading import Base, Readable
 
 BUDGET: Final = 64 << 20  # bytes of all files waiting in memory to be sealed or accepted
 CACHE_SIZE: Final = 16 << 20  # bytes read back, for reading in order and for small files' uploads

@@ -26,25 +26,23 @@ Rules:
   full disk is told to ``write``, not to ``close``. What was taken stays in memory if sealing fails.
 - At most the area's budget of bytes wait in memory, and ``MOST_WAITING`` of one file.
 - ``discard`` lets go of the journal's contents once nobody is reading.
-- Where keys do not follow from contents, one is drawn for what is written, others with every
-  change, and is accepted with it (``Kept.key``): an upload of the same that is made again after a
-  crash finds its own shares. No two different contents ever have the same key, so a row that says
+- Where keys do not follow from contents, one is drawn for what is written, and accepted with it
+  (``Kept.key``): an upload that is made again after a crash finds its own shares. A row that says
   less than what is written has none.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from lafsfs.crypto.hashes import KEY_SIZE
 from lafsfs.errors import LafsError
 from lafsfs.journal import ContentsRef
 from lafsfs.vfs.staging.extents import Extent, ExtentMap
+from lafsfs.vfs.staging.kept import Kept, UploadKey
 from lafsfs.vfs.staging.log import (
     Cut,
     InBlob,
@@ -60,7 +58,7 @@ from lafsfs.vfs.staging.reading import Readable, Snapshot
 from lafsfs.vfs.staging.small import is_small, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from lafsfs.journal import Record
     from lafsfs.vfs.staging.area import StagingArea
@@ -75,21 +73,6 @@ MOST_WAITING: Final = 4 << 20  # bytes of one file in memory before its writer w
 LOOK_AT: Final = 64 << 20  # bytes of a log, before it is written anew without what is covered
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What the journal is to hold of a staged file.
-
-    ``ref``: for the file's row; None if nothing can be said yet. ``base``: what it lies over.
-    ``blobs``: for the same transaction. ``key``: the random key of an upload of just these
-    contents, if they are to have one.
-    """
-
-    ref: ContentsRef | None
-    base: Base | None = field(repr=False)
-    blobs: Mapping[int, bytes] = field(default_factory=dict, repr=False)
-    key: bytes | None = field(default=None, repr=False)
-
-
 class StagedContents(Readable):
     """One file being written. Made by :class:`~lafsfs.vfs.staging.area.StagingArea`."""
 
@@ -101,9 +84,7 @@ class StagedContents(Readable):
         self.arriving = 0  # writes that wait for room
         self.kept: Kept | None = None  # what is accepted
         self._kept_changes = -1  # the changes that this covers
-        self._key: bytes | None = None
-        self._key_changes = -1  # the changes that the key is for
-        self._key_kept = -1  # the same, once it is accepted
+        self._key = UploadKey()
         self._next = 0  # number of the next stretch
         self._tail: Stretch | None = None
         self._waiting: list[Stretch | Cut] = []  # retired and not in the log
@@ -160,7 +141,7 @@ class StagedContents(Readable):
     @property
     def kept_key(self) -> bytes | None:
         """The key that was accepted with what is written now; None if none was."""
-        return self._key if self._key_kept == self.changes else None
+        return self._key.kept_for(self.changes)
 
     async def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset`` of the file as it is now.
@@ -221,7 +202,7 @@ class StagedContents(Readable):
     def accepted(self, kept: Kept) -> None:
         """The journal holds what :meth:`describe` said."""
         if kept.key is not None and kept is not self.kept:
-            self._key_kept = self.changes
+            self._key.accepted(self.changes)
         self.kept = replace(kept, blobs={}) if kept.blobs else kept
         if kept.blobs:
             assert kept.ref is not None
@@ -254,14 +235,10 @@ class StagedContents(Readable):
     def _restored(self, kept: Kept) -> None:
         self._in_order = False  # nothing was hashed
         self.kept, self._kept_changes = kept, self.changes
-        if kept.key is not None:
-            self._key, self._key_changes, self._key_kept = kept.key, self.changes, self.changes
+        self._key.restore(kept.key, self.changes)
 
     def _drawn_key(self) -> bytes | None:
-        """A random key for what is written now, the same until something else is."""
-        if self._key_changes != self.changes and self._area.draws_keys:
-            self._key, self._key_changes = os.urandom(KEY_SIZE), self.changes
-        return self._key if self._key_changes == self.changes else None
+        return self._key.drawn_for(self.changes) if self._area.draws_keys else None
 
     # --- writing ----------------------------------------------------------------------------------
 

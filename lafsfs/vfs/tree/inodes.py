@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lafsfs.caps import Cap, UnknownCap
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.vfs.posix.attributes import Posix
-    from lafsfs.vfs.staging.area import StagedContents
+    from lafsfs.vfs.staging.staged import StagedContents
     from lafsfs.vfs.tree.bindings import Edge
     from lafsfs.vfs.tree.directories import Directory
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from lafsfs.nodes.filenode import FileNode
     from lafsfs.vfs.publishing.uploader import Uploader
     from lafsfs.vfs.recording.unflushed import Unflushed
-    from lafsfs.vfs.staging.area import StagedContents
+    from lafsfs.vfs.staging.staged import StagedContents
     from lafsfs.vfs.tree.inodes import Inode
     from lafsfs.vfs.tree.tree import Tree
 
