@@ -95,11 +95,11 @@ class ContentsFile:
     ``synced``: up to where the log is known to survive a power failure.
     """
 
-    def __init__(self, path: Path, key: bytes, number: int, end: int = SALT_SIZE) -> None:
+    def __init__(self, path: Path, key: bytes, number: int) -> None:
         """``key``: for all contents; ``number``: this one's id."""
         self.path = path
         self.number = number
-        self.end = end
+        self.end = SALT_SIZE
         self.synced = 0
         self._key = key
         self._sealer: aes.Sealer | None = None

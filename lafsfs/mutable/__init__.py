@@ -16,7 +16,11 @@ unseen.
     plan        which share goes where, tested against what                     pure
     publish     write the planned shares and read the answers                   asks
     loading     the private key, out of the shares                              asks
-    file        MutableFile: modify(), overwrite(), upload(), read(), retries
+    revalidation  whether the newest version seen still is                      asks
+    reader      what is the newest version, and what does it hold
+    segments    a version's segments, for the cache that all files share
+    contents    whole contents, remembered
+    file        MutableFile: modify(), overwrite(), read(), retries
     keypool     RSA key pairs made ahead of need
 
 Format and terms: ``docs/specifications/mutable.rst`` of Tahoe-LAFS, and ``docs/formats.md`` here.

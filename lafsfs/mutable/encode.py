@@ -27,7 +27,7 @@ from lafsfs.formats.geometry import SALT_SIZE, MDMFGeometry, SDMFGeometry
 from lafsfs.formats.slot import SlotPrefix, SlotShare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lafsfs.crypto.rsa import SigningKey
     from lafsfs.formats.geometry import MutableGeometry
@@ -86,31 +86,20 @@ def encode_version(
     n: int,
     seqnum: int,
     keys: SlotKeys,
-    draw: Callable[[int], bytes] = os.urandom,
 ) -> EncodedVersion:
     """Make every share of a version.
 
     Args:
         k, n: the encoding, ``1 <= k <= n <= 255``.
         seqnum: the version's sequence number, from 1.
-        draw: gives that many random bytes, for salts.
 
     Raises:
         FileTooBigError: the format cannot hold this much.
     """
     geometry = plan_geometry(format_, len(contents), k, n)
-    read_key = hashes.ssk_readkey(keys.write_key)
-    iv = draw(SALT_SIZE) if format_ is MutableFormat.SDMF else None
-    data: list[list[bytes]] = [[] for _ in range(n)]
-    leaves: list[list[bytes]] = [[] for _ in range(n)]
-    for segment in range(geometry.num_segments):
-        salt = iv if iv is not None else draw(SALT_SIZE)
-        blocks = _encode_segment(contents, geometry, segment, hashes.ssk_datakey(salt, read_key))
-        for shnum, block in enumerate(blocks):
-            stored = block if iv is not None else salt + block
-            data[shnum].append(stored)
-            leaves[shnum].append(hashes.block_hash(stored))
-    block_trees = [HashTree(share) for share in leaves]
+    iv = os.urandom(SALT_SIZE) if format_ is MutableFormat.SDMF else None
+    data = _encode_segments(contents, geometry, iv, hashes.ssk_readkey(keys.write_key))
+    block_trees = [HashTree([hashes.block_hash(block) for block in share]) for share in data]
     share_tree = HashTree([tree.root for tree in block_trees])
     prefix = SlotPrefix(
         format_, seqnum, share_tree.root, iv, k, n, geometry.segment_size, len(contents)
@@ -131,6 +120,19 @@ def encode_version(
     return EncodedVersion(
         parts[0].header(), {shnum: share.pack() for shnum, share in enumerate(parts)}
     )
+
+
+def _encode_segments(
+    contents: bytes, geometry: MutableGeometry, iv: bytes | None, read_key: bytes
+) -> list[list[bytes]]:
+    """By share number, what is stored of each segment: its block, behind a salt without an IV."""
+    data: list[list[bytes]] = [[] for _ in range(geometry.n)]
+    for segment in range(geometry.num_segments):
+        salt = os.urandom(SALT_SIZE) if iv is None else iv
+        blocks = _encode_segment(contents, geometry, segment, hashes.ssk_datakey(salt, read_key))
+        for shnum, block in enumerate(blocks):
+            data[shnum].append(block if iv is not None else salt + block)
+    return data
 
 
 def _encode_segment(

@@ -150,9 +150,9 @@ class MutableFile:
         """
         return await self._reader.version(max_age)
 
-    async def size(self, max_age: float = READ_MAX_AGE) -> int:
+    async def size(self) -> int:
         """Bytes of the newest version's contents. Raises NotEnoughSharesError."""
-        return (await self.version(max_age)).data_length
+        return (await self.version(READ_MAX_AGE)).data_length
 
     async def download_best(self) -> bytes:
         """The newest version's contents, whole. Raises NotEnoughSharesError."""
