@@ -113,6 +113,10 @@ async def test_status(control):
     assert (reply.status, reply.errors) == (STATUS, None)
 
 
+def test_programs_are_told_how_many_are_not_named():
+    assert status_object(STATUS)["unnamed"] == 1
+
+
 async def test_flush_reports_until_it_is_done(control):
     mount, path = control
     mount.errors = (NotHappyError("too few servers"),)
