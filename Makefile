@@ -102,6 +102,7 @@ KILLS ?= 2000
 test-crash: dev
 	@LAFSFS_KILLS='$(KILLS)' LAFSFS_STORIES="$$(( $(KILLS) / 20 + 1 ))" LAFSFS_SEED="$$(date +%s)" \
 	    $(BIN)/python -m pytest tests/mounted/test_kills.py tests/vfs/test_crashes.py \
+	        tests/vfs/test_lives.py \
 	        tests/vfs/test_names_clients.py::test_two_mounts_lose_no_child_and_no_byte $(PYTEST_ARGS)
 
 check: lint type test

@@ -8,6 +8,7 @@ from __future__ import annotations
 import stat
 from contextlib import asynccontextmanager
 
+import cbor2
 import pytest
 import trio
 
@@ -213,6 +214,27 @@ async def test_looking_above_what_is_moved_meanwhile(mount, servers, e):
         assert not looking
         assert await everything(world) == {"g": b"other", "x/deeper/d/f": b"first"}
         assert sorted(await world.on_grid()) == ["e", "g", "x"]
+
+
+async def test_a_journal_without_places_is_read(mount, tmp_path, root):
+    """As an older version left it. Where directories are is found when somebody looks."""
+    async with mount() as world:
+        await world.mkdir("e")
+        await world.mkdir("e/deep")
+        await world.settled()
+    async with mount() as world:
+        await world.symlink("e/deep/x", b"new")
+        await world.rename("d", "e/deep/d")
+    async with await open_journal(tmp_path, root) as journal:
+        newer = [row.id for row in journal.take_rows() if cbor2.loads(row.value)[0] > 1]
+        assert len(newer) == 2
+        journal.commit({}, newer)
+    async with mount() as world:
+        await world.settled()
+        found = await everything(world)
+        assert found["e/deep/d/f"] == b"first"
+        assert found.keys() <= {"e/deep/d/f", "d/f", "g"}
+        assert sorted(await world.listdir("e/deep")) == [b"d", b"x"]
 
 
 # --- what was removed -----------------------------------------------------------------------------

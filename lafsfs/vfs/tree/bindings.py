@@ -162,10 +162,11 @@ class Binding:
         Had they been there, it would not have been removed: so it is linked again. Where it is not
         known whether others have something in it, that is seen when ours is there.
         """
-        if any(edge.inode.below and edge.inode.below.is_being_filled for edge in self.edges):
+        filled = [edge.inode for edge in self.edges if edge.inode.below is not None]
+        if any(inode.below and inode.below.is_being_filled for inode in filled):
             self.restore()
             return True
-        return any(self.directory.has_work_below(edge.inode) for edge in self.edges)
+        return any(self.directory.has_work_below(inode) for inode in filled)
 
     def restore(self) -> None:
         """Another client has removed it or put something else there; link it again all the same."""
