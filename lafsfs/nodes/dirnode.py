@@ -79,6 +79,8 @@ class DirectoryNode:
         self._contents: bytes = b""  # what the listing was parsed from
         self._version: Version | None = None  # of the contents, where it is known
         self._read_at = -math.inf  # when the grid was asked, on Trio's clock
+        self._read = 0  # the number of that question
+        self._asked = 0  # of the last question, answered or not
 
     def __repr__(self) -> str:
         return f"<DirectoryNode {self.cap.kind} {self.cap.digest}>"
@@ -123,9 +125,9 @@ class DirectoryNode:
         """
         if self._listing is not None and (self.is_fresh(max_age) or self._may_lag(max_age)):
             return self._listing
-        started = trio.current_time()
+        asked = self._asked
         async with self._lock:
-            if self._listing is not None and (self.is_fresh(max_age) or self._read_at >= started):
+            if self._listing is not None and (self.is_fresh(max_age) or self._read > asked):
                 return self._listing  # somebody read it while we waited
             return await self._refresh()
 
@@ -153,11 +155,11 @@ class DirectoryNode:
         async with self._lock:
             if self._listing is not None:
                 batch.known = (self._contents, self._listing.table)
-            started = trio.current_time()
+            asking = self._ask()
             contents = await self._write(backing, batch, before)
             self.key = None
             self._version = None  # somebody may have published another since
-            listing = await self._admit(contents, batch.table_of(contents), started)
+            listing = await self._admit(contents, batch.table_of(contents), asking)
             return EditResult(listing, batch.outcomes)
 
     def is_fresh(self, max_age: float | None) -> bool:
@@ -179,25 +181,33 @@ class DirectoryNode:
         return await backing.modify(batch, before)
 
     async def _refresh(self) -> Listing:
-        started = trio.current_time()
+        asking = self._ask()
         backing = self._backing
         if not isinstance(backing, MutableFileNode):
             contents = await backing.read(0, await backing.size())
-            return await self._admit(contents, None, started)
+            return await self._admit(contents, None, asking)
         if self._listing is None:
             version, contents = await backing.contents()
         else:
             version = await backing.version()
             if version == self._version:
-                self._read_at = started
+                self._read, self._read_at = asking
                 return self._listing
             version, contents = await backing.contents(JUST_LOOKED)
-        listing = await self._admit(contents, None, started)
+        listing = await self._admit(contents, None, asking)
         self._version = version
         return listing
 
+    def _ask(self) -> tuple[int, float]:
+        """The grid is being asked: the number of the question, and when it was put.
+
+        Numbers tell what comes after what even where both are at the same time.
+        """
+        self._asked += 1
+        return self._asked, trio.current_time()
+
     async def _admit(
-        self, contents: bytes, table: DirectoryTable | None, read_at: float
+        self, contents: bytes, table: DirectoryTable | None, asking: tuple[int, float]
     ) -> Listing:
         """Make ``contents`` what the listing shows; the same listing if they are the same."""
         if self._listing is None or contents != self._contents:
@@ -205,7 +215,7 @@ class DirectoryNode:
                 table = await _parsed(contents)
             self._listing = self._listed(table)
             self._contents = contents
-        self._read_at = read_at  # when it was asked for: it may be older than when it came
+        self._read, self._read_at = asking  # when it was asked for: it may be older than it came
         return self._listing
 
     def child_of(self, name: str, entry: Entry) -> Child:

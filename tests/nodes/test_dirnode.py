@@ -34,6 +34,15 @@ def calls(servers) -> int:
     return sum(server.count() for server in servers)
 
 
+async def test_what_was_read_before_is_not_taken_for_what_is_asked_now(maker, broker, mock_clock):
+    """Though the clock says that both are at the same time."""
+    node = await maker.create_directory(MutableFormat.SDMF)
+    assert caps(await node.table(0)) == {}
+    async with open_maker(broker) as another:
+        await another.directory(node.cap).edit([SetChild("a", ONE)])
+    assert caps(await node.table(0)) == {"a": ONE}
+
+
 @pytest.mark.parametrize("format", FORMATS)
 async def test_make_edit_and_read_back(maker, broker, format):
     node = await maker.create_directory(format, {"a": (ONE, {"k": 1})})
