@@ -372,3 +372,24 @@ class Counting(FullDisk):
 async def counting(tmp_path):
     async with Journal.open(tmp_path / "j", bytes(32), Limits()) as journal:
         yield Counting(journal)
+
+
+async def test_a_removal_that_had_landed_takes_nothing_with_it(mount, broker, root):
+    """What is made under the name afterwards, though it is the same as what was there."""
+    async with mount() as world:
+        await world.write("same", b"")
+        await world.write("other", b"1")
+        await world.settled()
+    async with mount() as world:
+        await world.unlink("same")
+        await world.unlink("other")
+        async with open_maker(broker, world.clock) as maker:  # as if a publish had landed, unheard
+            await maker.directory(root).edit([Unlink("same"), Unlink("other")])
+    async with mount() as world:
+        await world.write("same", b"")
+        await world.write("other", b"2")
+        await world.settled()
+    async with mount() as world:
+        assert sorted(await world.listdir()) == [b"d", b"g", b"other", b"same"]
+        assert await world.read("same") == b""
+        assert await world.read("other") == b"2"

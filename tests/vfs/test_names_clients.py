@@ -85,6 +85,22 @@ async def test_a_rewritten_file_is_renamed_in_one_publish(calm, servers):
     assert await contents(calm) == {"d/renamed": b"again", "d/g": b"other"}
 
 
+async def test_a_new_file_stays_though_another_like_it_was_removed_meanwhile(mount, broker, root):
+    async with mount() as world:
+        await world.write("x", b"")
+        await world.settled()
+        await world.unlink("x")
+        await world.write("x", b"")
+        async with open_maker(broker, world.clock) as maker:
+            await maker.directory(root).edit([Unlink("x")])
+        await world.settled()
+        found = await contents(world)
+        assert found == await contents_of(world)
+    [ours] = found.keys() - {"d/f", "g"}
+    assert ours.startswith("x")
+    assert found[ours] == b""
+
+
 async def noop() -> None:
     return
 
@@ -323,12 +339,14 @@ class Program:
         self.name = name
         self.written: set[bytes] = set()
         self.errors: list[LafsError] = []
+        self.target = ROOT, b""  # of the last write
 
     def path(self) -> str:
         return self.random.choice(["d/", "e/", "", *FOLDERS]) + self.random.choice("abcde")
 
     async def write(self) -> None:
         world, parent_and_name = self.world, await self.world.split(self.path())
+        self.target = parent_and_name
         flags = CREATE | os.O_TRUNC
         data = f"{self.name}{len(self.written)}".encode()
         opened, found = await world.fs.create(*parent_and_name, 0o644, flags, ME)

@@ -6,6 +6,8 @@ afterwards is noted with the binding, and what was told with the edges that are 
 
 - Where another client was first, theirs keeps the name. Ours goes on under the name that the edit
   gave it, or is taken away there if it has been moved or removed meanwhile.
+- What is new under a name is linked there, though the grid may have the same contents: what others
+  remove meanwhile is what was there before, not ours.
 - A binding is based on what it was based on until an edit of it has gone well: what is wanted under
   a name that others have changed will be a conflict, too.
 """
@@ -54,14 +56,14 @@ def edit_for(binding: Binding) -> Edit:
     edge = next(edge for edge in binding.edges if edge.is_pending)
     cap = edge.inode.cap
     assert cap is not None
-    moved = edge.is_new and edge.origin is not None
-    if binding.expected == (cap,) and not moved:
+    if binding.expected == (cap,) and not edge.is_new:
         return SetMetadata(binding.name, metadata_for(edge.inode, binding.raw_name))
     metadata = {} if edge.origin is None else decoded_metadata(edge.origin.metadata_json)
     if not isinstance(edge.inode, LoopInode) and not isinstance(cap, UnknownCap):
         metadata.update(metadata_for(edge.inode, binding.raw_name))
     made = None if binding.made is None else binding.made / 1e9
     base = binding.expected
+    moved = edge.is_new and edge.origin is not None
     return SetChild(binding.name, cap, metadata, base=base, replace=moved, made=made)
 
 

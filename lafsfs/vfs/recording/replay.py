@@ -28,6 +28,7 @@ from lafsfs.crypto.hashes import KEY_SIZE
 from lafsfs.crypto.rsa import SigningKey
 from lafsfs.errors import FormatError, JournalFormatError, StagingCorruptError
 from lafsfs.nodes.dirnode import DirectoryNode
+from lafsfs.nodes.edits import Base
 from lafsfs.nodes.filenode import MutableFileNode, UnknownNode
 from lafsfs.vfs.api import ROOT_INODE
 from lafsfs.vfs.posix import numbers
@@ -288,6 +289,8 @@ class _Replay:
 
     def _attach(self, row: Row, record: NameRecord, binding: Binding) -> None:
         if record.edge is None:
+            if Base.ABSENT not in binding.expected:
+                binding.maybe = (*binding.maybe, Base.ABSENT)  # it may have been in flight
             return
         inode = self._inodes.get(record.edge.number)
         if inode is None:
