@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.tools.random_ops import Checker, Disagreement, changing_names, run
+from tests.tools.random_checker import Checker, Disagreement
+from tests.tools.random_ops import run
+from tests.tools.random_verbs import changing_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.tools.folder import Folder
-    from tests.tools.random_ops import Side
+    from tests.tools.random_checker import Side
 
 OPERATIONS = 3000
 SEED = 20261120  # the same operations every time: a failure can be had again
