@@ -183,20 +183,20 @@ class Campaign:
             fault = f"any:{self.random.randrange(1, 7 * operations)}"
             with suppress(DiedEarlyError), self._mounted(fault) as mount:
                 with _dying():
-                    self.compare(mount.path)
+                    self.assert_all_is_shown(mount.path)
                     self._work(mount.path, operations)
                     killed = True
                 mount.kill()
 
-    def end(self) -> None:
-        """See that everything is back, gets to the grid, and is seen there by another client."""
+    def assert_all_is_back(self) -> None:
+        """Everything is shown, gets to the grid, and is seen there by another client."""
         with self.grid.mount() as mount:
             mount.expect_log(*AFTER_A_KILL)
-            self.compare(mount.path)
+            self.assert_all_is_shown(mount.path)
         with self.grid.mount(state="elsewhere") as mount:
-            self.compare(mount.path)
+            self.assert_all_is_shown(mount.path)
 
-    def compare(self, mounted: Path) -> None:
+    def assert_all_is_shown(self, mounted: Path) -> None:
         """The mount shows what was accepted; from here on the local directory has the same."""
         writing = None if self.cut_off is None else self.cut_off.writing
         found = _shown(mounted, writing)

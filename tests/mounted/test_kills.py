@@ -23,4 +23,4 @@ def test_killed_at_any_moment(grid, tmp_path, number):
     campaign = Campaign(grid, tmp_path / "work", (SEED << 20) + number)
     for _ in range(min(IN_A_ROW, KILLS - number * IN_A_ROW)):
         campaign.kill(OPERATIONS)
-    campaign.end()
+    campaign.assert_all_is_back()
