@@ -67,18 +67,26 @@ async def test_a_server_that_was_away_is_brought_up_to_date(
     assert await five.open(made).download_best() == b"newer"
 
 
-async def test_a_publish_that_failed_is_outnumbered_though_there_is_nothing_to_change(
-    five: Client, format_: MutableFormat
-) -> None:
+async def published_on_one_server(
+    five: Client, format_: MutableFormat, contents: bytes
+) -> tuple[MutableFile, FakeServer]:
+    """A file that was ``old``, and a publish that failed on all servers but one, which is told."""
     made = await five.create(format_, b"old")
     first, *others = five.servers
     for server in others:
         server.refuse = {"read_test_write"}
     with pytest.raises(NotHappyError):
-        await made.modify(lambda old: b"given up")
-    assert len(first.held(made.storage_index)) == 5  # all of the new version
+        await made.modify(lambda old: contents)
     for server in others:
         server.refuse = set()
+    return made, first
+
+
+async def test_a_publish_that_failed_is_outnumbered_though_there_is_nothing_to_change(
+    five: Client, format_: MutableFormat
+) -> None:
+    made, first = await published_on_one_server(five, format_, b"given up")
+    assert len(first.held(made.storage_index)) == 5  # all of the new version
     first.refuse = {"read_test_write"}
     assert await made.modify(lambda old: None) == b"old"
     first.refuse = set()
@@ -88,14 +96,7 @@ async def test_a_publish_that_failed_is_outnumbered_though_there_is_nothing_to_c
 async def test_a_publish_that_failed_is_repeated_though_its_traces_are_all_there_is_to_change(
     five: Client, format_: MutableFormat
 ) -> None:
-    made = await five.create(format_, b"old")
-    first, *others = five.servers
-    for server in others:
-        server.refuse = {"read_test_write"}
-    with pytest.raises(NotHappyError):
-        await made.modify(lambda old: b"new")
-    for server in others:
-        server.refuse = set()
+    made, first = await published_on_one_server(five, format_, b"new")
     assert await made.modify(lambda old: b"new") == b"new"
     first.refuse = {"read_test_write", "read_share", "list_shares"}
     assert await five.rival().open(made).download_best() == b"new"

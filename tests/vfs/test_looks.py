@@ -12,7 +12,7 @@ import cbor2
 import pytest
 import trio
 
-from lafsfs.caps import LiteralCap
+from lafsfs.caps import DirectoryCap, LiteralCap
 from lafsfs.errors import NotEnoughSharesError, ServerUnavailableError
 from lafsfs.journal import Journal, Limits
 from lafsfs.journal.faultpoints import watch
@@ -331,6 +331,18 @@ async def test_what_nobody_can_read_any_more_is_not_waited_for(mount, servers, e
         assert world.fs.found.changes == 0
 
 
+async def removed_unseen(world, servers, e) -> tuple[DirectoryCap, Away]:
+    """A directory below e that was taken away, and into which nobody can look yet."""
+    below = cap_of(world, await world.mkdir("e/below"))
+    await world.settled()
+    await world.fs.rmdir((await world.path("e")).ino, b"below")
+    publisher = world.tree.directory_inode((await world.path("e")).ino).directory.publisher
+    away = Away(servers, e, below)
+    with pytest.raises(NotEnoughSharesError):
+        await publisher.attempt()
+    return below, away
+
+
 async def test_what_is_above_a_removed_directory_is_not_gone_before_that_is_seen(
     mount,
     broker,
@@ -338,13 +350,7 @@ async def test_what_is_above_a_removed_directory_is_not_gone_before_that_is_seen
     e,
 ):
     async with mount() as world:
-        below = cap_of(world, await world.mkdir("e/below"))
-        await world.settled()
-        await world.fs.rmdir((await world.path("e")).ino, b"below")
-        publisher = world.tree.directory_inode((await world.path("e")).ino).directory.publisher
-        away = Away(servers, e, below)
-        with pytest.raises(NotEnoughSharesError):
-            await publisher.attempt()
+        below, away = await removed_unseen(world, servers, e)
         await world.fs.rmdir(ROOT, b"e")
         away.end()
         await edit(broker, world, below, LATE)
@@ -355,13 +361,7 @@ async def test_what_is_above_a_removed_directory_is_not_gone_before_that_is_seen
 
 async def test_nothing_is_left_of_a_tree_that_was_removed(mount, servers, tmp_path, root, e):
     async with mount() as world:
-        below = cap_of(world, await world.mkdir("e/below"))
-        await world.settled()
-        await world.fs.rmdir((await world.path("e")).ino, b"below")
-        publisher = world.tree.directory_inode((await world.path("e")).ino).directory.publisher
-        away = Away(servers, e, below)
-        with pytest.raises(NotEnoughSharesError):
-            await publisher.attempt()
+        _, away = await removed_unseen(world, servers, e)
         away.end()
         await world.fs.rmdir(ROOT, b"e")
         await world.settled()
