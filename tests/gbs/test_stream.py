@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import ssl
+import sys
+import termios
 from contextlib import asynccontextmanager
 
 import pytest
@@ -50,17 +53,10 @@ class NearEnd:
     def __init__(self, stream: TLSStream) -> None:
         self.stream = stream
         self.data = b""
-        self._news = trio.Event()
 
     async def read(self, size: int) -> None:
         while len(self.data) < size:
             self.data += await self.stream.receive_some(due=size - len(self.data))
-            self._news.set()
-
-    async def has(self, size: int) -> None:
-        while len(self.data) < size:
-            self._news = trio.Event()
-            await self._news.wait()
 
 
 @asynccontextmanager
@@ -81,12 +77,12 @@ async def connected():
 async def test_what_has_come_is_not_waited_for(kept_back):
     """Of a record that came in part, only the rest is still to come."""
     with trio.fail_after(60):
-        async with connected() as (near, far, _), trio.open_nursery() as nursery:
+        async with connected() as (near, far, transport), trio.open_nursery() as nursery:
             nursery.start_soon(near.read, len(BODY))
             wire = far.encrypted(BODY)
             await far.transport.send_all(wire[:-kept_back])
-            await near.has(len(BODY) - kept_back - 3 * RECORD)
-            await trio.testing.wait_all_tasks_blocked()
+            await _at_rest(far.transport, transport)
+            assert _wakes_at(transport) <= _unread(transport) + kept_back
             await far.transport.send_all(wire[-kept_back:])
     assert near.data == BODY
 
@@ -94,9 +90,8 @@ async def test_what_has_come_is_not_waited_for(kept_back):
 async def test_much_is_waited_for_and_the_end_is_noticed():
     """Who expects more is woken neither by a packet nor later than by the end."""
     async with connected() as (near, far, transport), trio.open_nursery() as nursery:
-        nursery.start_soon(near.read, RECORD)
         await far.transport.send_all(far.encrypted(BODY[:RECORD]))
-        await near.has(RECORD)
+        await near.read(RECORD)
         nursery.start_soon(near.read, len(BODY))
         await trio.testing.wait_all_tasks_blocked()
         assert _wakes_at(transport) == RECEIVE_SIZE
@@ -109,3 +104,26 @@ def _wakes_at(transport: trio.SocketStream) -> int:
     level = transport.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
     assert isinstance(level, int)
     return level
+
+
+async def _at_rest(sender: trio.SocketStream, receiver: trio.SocketStream) -> None:
+    """All that was sent has come, and whoever receives waits for more than that."""
+    await trio.testing.wait_all_tasks_blocked()
+    while _unsent(sender) or _unread(receiver) >= _wakes_at(receiver):
+        await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def _unread(transport: trio.SocketStream) -> int:
+    """Bytes that came and were not taken from the socket."""
+    return _count(transport, termios.FIONREAD)
+
+
+def _unsent(transport: trio.SocketStream) -> int:
+    """Bytes given to the socket that the far end has not got."""
+    return _count(transport, termios.TIOCOUTQ)
+
+
+def _count(transport: trio.SocketStream, request: int) -> int:
+    answer = fcntl.ioctl(transport.socket.fileno(), request, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
