@@ -81,7 +81,7 @@ async def _stop_on_signal(session: Session, fs: FileSystemAPI, patience: Patienc
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_second_signal, signals, nursery.cancel_scope, patience)
             with trio.move_on_after(DRAIN_TIMEOUT):
-                await fs.drain()
+                await fs.flush_all()
             nursery.cancel_scope.cancel()
     session.stop()
 
@@ -98,7 +98,7 @@ async def _drain(fs: FileSystemAPI, patience: Patience) -> Left | None:
     """Bring what is pending to the grid, as long as there is patience; what is left."""
     errors: tuple[LafsError, ...] = ()
     with patience.waiting():
-        errors = await fs.drain()
+        errors = await fs.flush_all()
     with trio.CancelScope(shield=True):
         status = await fs.status()
     if status.is_settled:

@@ -12,8 +12,8 @@ Rules for callers:
   inode they return; ``remember`` counts one for an entry of ``readdir`` that was handed on.
   ``forget`` takes them back. Entries of ``readdir`` that were not handed on count nothing.
 - A file system is had with ``async with open_filesystem(root, maker, broker, settings) as fs``
-  (``lafsfs.vfs.filesystem``); ``drain`` before leaving. What is pending then stays in the journal,
-  or is lost where there is none.
+  (``lafsfs.vfs.filesystem``); ``flush_all`` before leaving. What is pending then stays in the
+  journal, or is lost where there is none.
 - All times are nanoseconds since the epoch, all sizes bytes.
 """
 
@@ -336,6 +336,3 @@ class FileSystemAPI(Protocol):
 
     async def flush_all(self) -> tuple[LafsError, ...]:
         """Bring everything to the grid that is pending now; an error for what could not be."""
-
-    async def drain(self) -> tuple[LafsError, ...]:
-        """Bring everything pending to the grid; what could not be, one error for each thing."""

@@ -10,7 +10,7 @@
 
 Tasks in the nursery: one publisher for each directory with pending work and tables being fetched
 ahead, which end by themselves; the uploader, and the watch over open mutable files. Leaving the
-context cancels them, so :meth:`FileSystem.drain` first.
+context cancels them, so :meth:`FileSystem.flush_all` first.
 """
 
 from __future__ import annotations
@@ -320,10 +320,6 @@ class FileSystem:
             if not errors:
                 break
         return errors
-
-    async def drain(self) -> tuple[LafsError, ...]:
-        """As :meth:`flush_all`, at the end of the mount."""
-        return await self.flush_all()
 
     async def status(self) -> Status:
         """What is pending, and how that is going."""

@@ -40,7 +40,7 @@ class Files:
         self.pending = True
         self.errors: tuple[NotHappyError, ...] = ()
 
-    async def drain(self):
+    async def flush_all(self):
         await trio.sleep(self.seconds)
         self.pending = bool(self.errors)
         return self.errors

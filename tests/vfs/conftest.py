@@ -137,7 +137,7 @@ class World:
 
     async def settled(self) -> None:
         """Wait until nothing is pending."""
-        assert await self.fs.drain() == ()
+        assert await self.fs.flush_all() == ()
 
     async def on_grid(self, path: str = ""):
         """What another client would see listed in a directory now."""

@@ -401,7 +401,7 @@ async def developed(
         if not any(fits(state, one, paths) for one, paths in story.allowed(image)):
             raise AssertionError(explained(state, story, image))
         with watch(lambda place: _keep(later, place, image, world) if again else None):
-            assert await world.fs.drain() == ()
+            assert await world.fs.flush_all() == ()
         settled = await seen(world)
         if settled != state:
             raise AssertionError(
@@ -418,7 +418,7 @@ async def developed(
     for one in later:
         async with mounted(one, root, pool) as world:
             assert await seen(world) == state, one.place
-            assert await world.fs.drain() == ()
+            assert await world.fs.flush_all() == ()
             assert await seen(world) == state, one.place
 
 

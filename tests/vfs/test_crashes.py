@@ -97,7 +97,7 @@ async def test_an_upload_under_a_random_key_is_repeated_under_the_same(
             async with open_world(
                 image.broker, image.directory, root, key_pool=pool, sync=False, convergence=None
             ) as world:
-                assert await world.fs.drain() == ()
+                assert await world.fs.flush_all() == ()
                 named = {child.cap.storage_index for child in (await world.on_grid()).values()}
             stored = {
                 index

@@ -179,7 +179,7 @@ async def test_attributes_change_and_stay(world, broker, tmp_path):
     for found in (await world.fs.setattr(ino, changes, ME), await world.path("f")):
         assert found.mode & 0o7777 == 0o4711
         assert (found.uid, found.gid, found.atime_ns, found.mtime_ns) == (5, 6, 7, -8)
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     root = world.tree.directory_inode(ROOT).cap
     async with open_world(broker, tmp_path, root) as again:
         found = await again.path("f")
@@ -220,7 +220,7 @@ async def test_hard_links(world, broker, tmp_path):
     await world.write("d/b", b"changed")
     assert await world.read("a") == b"changed"
     await world.fs.setattr(made.ino, SetAttributes(mode=0o600), ME)
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     root = world.tree.directory_inode(ROOT).cap
     async with open_world(broker, tmp_path, root) as again:
         first, second = await again.path("a"), await again.path("d/b")
@@ -239,13 +239,13 @@ async def test_hard_links(world, broker, tmp_path):
 async def test_emptying_an_empty_file_is_a_change_that_lasts(world, broker, tmp_path):
     made = await world.write("f", b"")
     await world.fs.setattr(made.ino, SetAttributes(mtime_ns=5), ME)
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     opened = await world.fs.open(made.ino, os.O_WRONLY | os.O_TRUNC)
     await world.fs.flush(opened.handle)
     await world.fs.release(opened.handle)
     changed = (await world.path("f")).mtime_ns
     assert changed > made.mtime_ns
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     root = world.tree.directory_inode(ROOT).cap
     async with open_world(broker, tmp_path, root) as again:
         assert (await again.path("f")).mtime_ns == changed
@@ -262,27 +262,27 @@ async def test_hard_links_stay_one_file_when_the_kernel_forgets(world, broker, t
     for name in (b"b", b"c"):
         await world.fs.link(made.ino, ROOT, name)
     for number, name in enumerate(("b", "a", "c")):
-        assert await world.fs.drain() == ()
+        assert await world.fs.flush_all() == ()
         await forget_all(world)
         await world.write(name, b"changed %d" % number)
-        assert await world.fs.drain() == ()
+        assert await world.fs.flush_all() == ()
         await forget_all(world)
         assert [await world.read(other) for other in "abc"] == [b"changed %d" % number] * 3
     await forget_all(world)
     await world.unlink("a")
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     await forget_all(world)
     assert {(await world.path(name)).nlink for name in "bc"} == {2}
     root = world.tree.directory_inode(ROOT).cap
     async with open_world(broker, tmp_path, root, clock=world.clock) as again:
         await again.write("b", b"changed before the other name was seen")
-        assert await again.fs.drain() == ()
+        assert await again.fs.flush_all() == ()
         await forget_all(again)
         await again.unlink("b")
         await forget_all(again)
         assert await again.read("c") == b"changed before the other name was seen"
         assert (await again.path("c")).nlink == 1
-        assert await again.fs.drain() == ()
+        assert await again.fs.flush_all() == ()
         await forget_all(again)
         assert (await again.path("c")).nlink == 1
         await again.unlink("c")

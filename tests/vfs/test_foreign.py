@@ -31,7 +31,7 @@ async def other(world, broker):
 async def test_contents_replaced_by_a_stock_client(world, other):
     made = await world.write("f", b"ours")
     await world.fs.setattr(made.ino, SetAttributes(mode=0o600, mtime_ns=5), ME)
-    await world.fs.drain()
+    await world.fs.flush_all()
     opened = await world.fs.open(made.ino, os.O_RDONLY)
     assert await world.fs.read(opened.handle, 0, 100) == b"ours"
     await other.edit([SetChild("f", LiteralCap(b"theirs"))])
@@ -118,7 +118,7 @@ async def test_an_attribute_of_what_is_gone(world, other):
     made = await world.write("f", b"x")
     await world.fs.setattr(made.ino, SetAttributes(mode=0o600), ME)
     await other.edit([Unlink("f")])
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     with pytest.raises(NoSuchChildError):
         await world.path("f")
 
@@ -245,7 +245,7 @@ async def test_a_clock_that_went_backwards(world, broker, tmp_path):
     assert second.mtime_ns != first.mtime_ns
     await world.fs.setattr(made.ino, SetAttributes(mtime_ns=42), ME)
     assert (await world.fs.getattr(made.ino)).mtime_ns == 42
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     root = world.tree.directory_inode(ROOT).cap
     async with open_world(broker, tmp_path, root, clock=world.clock) as again:
         assert (await again.path("d")).ino == made.ino
@@ -259,7 +259,7 @@ async def test_times_of_directories_come_back(world, broker, tmp_path):
     await world.symlink("d/l", b"x")
     await world.fs.setattr((await world.path("d/l")).ino, SetAttributes(mtime_ns=7), ME)
     await world.fs.setattr(made.ino, SetAttributes(mtime_ns=1234), ME)
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     root = world.tree.directory_inode(ROOT).cap
     async with open_world(broker, tmp_path, root, clock=world.clock) as again:
         found = await again.fs.getattr((await again.path("d")).ino)

@@ -208,7 +208,7 @@ async def test_contents_that_the_disk_lost_hold_nothing_else_up(mount, root, tmp
             assert sorted(await world.listdir()) == [b"d", b"g", b"kept", b"lost"]
             with pytest.raises(StagingCorruptError):
                 await world.read("lost")
-            errors = await world.fs.drain()
+            errors = await world.fs.flush_all()
             assert [type(error) for error in errors] == [StagingCorruptError]
             (failed,) = (await world.fs.status()).pending
             assert failed.path == "lost"

@@ -189,7 +189,7 @@ async def test_draining_waits_for_the_look_into_what_was_removed(calm, servers):
     finished = []
 
     async def drain() -> None:
-        assert await calm.fs.drain() == ()
+        assert await calm.fs.flush_all() == ()
         finished.append(not root.directory.publisher.is_unfinished)
 
     async with trio.open_nursery() as nursery:

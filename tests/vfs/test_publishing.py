@@ -152,7 +152,7 @@ async def test_a_failing_server_fails_close_and_loses_nothing(broker, tmp_path, 
             server.down = False
         assert (await world.path("f")).size == 100_000
         assert await world.read("f") == bytes(100_000)
-        assert await world.fs.drain() == ()
+        assert await world.fs.flush_all() == ()
         assert list(await world.on_grid()) == ["f"]
 
 
@@ -203,7 +203,7 @@ async def test_drain_says_what_is_not_on_the_grid(broker, tmp_path, running_cloc
             server.down = True
         with pytest.raises(LafsError):
             await world.write("f", bytes(1000))
-        [error] = await world.fs.drain()
+        [error] = await world.fs.flush_all()
         assert isinstance(error, GridError)
 
 
@@ -261,7 +261,7 @@ async def test_a_file_removed_while_it_is_published_stays_removed(world, servers
         for server in servers:
             server.wake()
     await world.fs.release(opened.handle)
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     assert list(await world.on_grid()) == []
     assert await world.listdir() == []
 

@@ -42,7 +42,7 @@ async def test_changed_while_it_is_moved_to_another_directory(calm, servers):
         await blocked()
         wake(servers)
     await calm.fs.release(opened.handle)
-    assert await calm.fs.drain() == ()
+    assert await calm.fs.flush_all() == ()
     assert list(await calm.on_grid("d")) == []
     child = (await calm.on_grid("e"))["f"]
     assert child.metadata["lafsfs"]["mode"] == 0o600
@@ -63,7 +63,7 @@ async def test_published_in_the_old_directory_while_it_moves_to_another(calm, se
         await blocked()
         await calm.fs.setattr(ino, SetAttributes(mode=0o640), ME)
         wake(servers)
-    assert await calm.fs.drain() == ()
+    assert await calm.fs.flush_all() == ()
     assert not directory.dirty
     assert list(await calm.on_grid("d")) == []
     assert (await calm.on_grid("e"))["g"].metadata["lafsfs"]["mode"] == 0o640
@@ -82,7 +82,7 @@ async def test_written_while_it_is_removed(calm, servers):
         wake(servers)
     assert await calm.fs.read(opened.handle, 0, 100) == b"FIRST"
     await calm.fs.release(opened.handle)
-    assert await calm.fs.drain() == ()
+    assert await calm.fs.flush_all() == ()
     assert list(await calm.on_grid("d")) == []
 
 
@@ -207,7 +207,7 @@ async def gremlin(servers, choices: random.Random) -> None:
 
 async def assert_settled(world, broker, tmp_path) -> None:
     """Nothing is pending, and another client sees what we see."""
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     for inode in world.tree.table:
         assert not inode.is_dirty
         for edge in inode.edges:

@@ -29,7 +29,7 @@ async def test_an_edge_in_flight_is_waited_for(tmp_path):
                 async with trio.open_nursery() as nursery:
                     await trio.testing.wait_all_tasks_blocked(0.05)  # the publish hangs
                     nursery.start_soon(fs.fsync, opened.handle)
-                    nursery.start_soon(fs.drain)
+                    nursery.start_soon(fs.flush_all)
                     await trio.testing.wait_all_tasks_blocked(0.05)
                     for server in broker.servers:
                         server.wake()

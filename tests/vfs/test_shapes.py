@@ -52,7 +52,7 @@ async def test_a_directory_under_two_names(world):
     assert inner[0] != inner[1]
     assert (await world.fs.lookup(inner[1], b"..")).ino == other.ino
     await world.fs.setattr(inner[1], SetAttributes(mode=0o700), ME)
-    assert await world.fs.drain() == ()
+    assert await world.fs.flush_all() == ()
     assert (await world.path("one/inner")).mode & 0o777 == 0o700
     await world.rename("two/inner", "two/renamed")
     assert sorted(await world.listdir("one")) == [b"f", b"renamed"]
