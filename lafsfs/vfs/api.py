@@ -25,7 +25,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lafsfs.errors import CallerError, GridError, LafsError
+from lafsfs.errors import CallerError, Fault, GridError, LafsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -78,6 +78,12 @@ class UnreadableError(GridError):
     """The grid did not bring what was read, or not in time; says what is missing and what helps."""
 
     errno = _errno.EIO
+
+
+class StillUnreadableError(UnreadableError):
+    """What failed moments ago was asked for again: there is nothing new to report."""
+
+    fault = Fault.CALLER
 
 
 class UnexpectedError(LafsError):

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from lafsfs.caps import MutableFormat
-from lafsfs.errors import NoSuchAttributeError
+from lafsfs.errors import Fault, NoSuchAttributeError
 from lafsfs.immutable import BytesSource
 from lafsfs.nodes.health import Health
 from lafsfs.vfs.api import Caller, UnreadableError
@@ -46,6 +46,37 @@ async def test_a_hung_grid_fails_the_read_at_the_deadline(broker, tmp_path, root
         assert caught.value.errno == errno.EIO
         assert "within 20 s" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+async def test_the_kernel_asking_again_does_not_wait_for_the_deadline_again(
+    broker, tmp_path, root, running_clock
+):
+    """It reads ahead, and asks for the page that is wanted once more when that has failed."""
+    async with open_world(broker, tmp_path, root, max_age=60.0, deadline=20.0) as world:
+        handle = await opened(world)
+        await world.fs.read(handle, 0, 4096)
+        for server in broker.servers:
+            server.hang()
+        started = trio.current_time()
+        async with trio.open_nursery() as ahead:
+            told = []
+            for at in (1 << 20, 2 << 20):
+                ahead.start_soon(failing, world, handle, at, told)
+        await failing(world, handle, 1 << 20, told)
+        assert trio.current_time() - started < 21
+        assert [error.fault for error in told] == [Fault.GRID, Fault.CALLER, Fault.CALLER]
+        assert await world.fs.read(handle, 0, 4096) == CONTENTS[:4096]  # what is there is there
+        await trio.sleep(2)
+        started = trio.current_time()
+        await failing(world, handle, 1 << 20, told)
+        assert trio.current_time() - started == 20
+        assert told[-1].fault is Fault.GRID
+
+
+async def failing(world, handle, at, told):
+    with pytest.raises(UnreadableError) as caught:
+        await world.fs.read(handle, at, 4096)
+    told.append(caught.value)
 
 
 async def test_a_read_works_again_when_servers_are_back(broker, tmp_path, root, running_clock):

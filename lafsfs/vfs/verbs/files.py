@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -37,6 +38,7 @@ from lafsfs.vfs.api import (
     Changed,
     InvalidRequestError,
     Opened,
+    StillUnreadableError,
     UnreadableError,
 )
 from lafsfs.vfs.posix.attributes import Kind
@@ -58,6 +60,10 @@ log = logging.getLogger(__name__)
 
 MAX_FILE_SIZE: Final = (1 << 63) - 1  # bytes: what a system call can address
 MAX_LISTED: Final = 20  # missing shares named in an error
+# Where what it read ahead has failed, the kernel asks once more for the one page that is wanted:
+# nobody is to wait for the deadline twice, nor the log to be told twice.
+AGAIN: Final = 1.0  # seconds from a failure in which the same handle is asking again
+PATIENCE_AGAIN: Final = 0.5  # seconds for it: what is cached comes, and nobody else is waited for
 MAX_MUTABLE_SIZE: Final = 256 << 20  # bytes; a mutable file is held in memory whole to be written
 
 
@@ -71,6 +77,7 @@ class FileHandle:
     appends: bool
     changed: bool = False  # the file, by opening it: made or emptied it
     reader: Reader | None = None  # of a handle that reads, once it has a number
+    failed_at: float = -inf  # when a failure was reported last, on Trio's clock
 
 
 class Files:
@@ -145,19 +152,21 @@ class Files:
             UnreadableError: the grid cannot bring them, or did not before the deadline.
         """
         handle = self._handle(number)
-        inode, seconds = handle.inode, self._tree.settings.deadline
+        inode = handle.inode
         if handle.reader is None:
             raise BadHandleError("this handle is not open for reading")
         if inode.staged is None:
             handle.reader.reading(node_of(self._tree, inode), offset, size, inode.size)
+        deadline = self._tree.settings.deadline
+        seconds = min(deadline, PATIENCE_AGAIN) if _asks_again(handle) else deadline
         try:
             with trio.move_on_after(seconds):
                 return await self.contents(inode, offset, size)
         except NotEnoughSharesError as error:
-            raise UnreadableError(told(str(error), inode.node)) from error
+            raise _unreadable(handle, str(error)) from error
         waits_for = "" if inode.node is None else inode.node.explanation()
         why = f"no data within {seconds:g} s: {waits_for or 'no server answers'}"
-        raise UnreadableError(told(why, inode.node))
+        raise _unreadable(handle, why)
 
     async def contents(self, inode: FileInode, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of a file as it is now, staged or on the grid."""
@@ -299,6 +308,19 @@ class Files:
         mutable = isinstance(inode, FileInode) and inode.is_mutable
         if size > (MAX_MUTABLE_SIZE if mutable else MAX_FILE_SIZE):
             raise FileTooBigError("the file would be too big")
+
+
+def _asks_again(handle: FileHandle) -> bool:
+    return trio.current_time() < handle.failed_at + AGAIN
+
+
+def _unreadable(handle: FileHandle, why: str) -> UnreadableError:
+    """The error of a read; of the kernel's requests for the same one, the first is reported."""
+    text = told(why, handle.inode.node)
+    if _asks_again(handle):
+        return StillUnreadableError(text)
+    handle.failed_at = trio.current_time()
+    return UnreadableError(text)
 
 
 def told(why: str, node: FileNode | None) -> str:
