@@ -15,12 +15,12 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("hunt", deadline=None, max_examples=5000)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-REAL = {"cli", "mounted", "tools"}  # tests of whole processes, signals and mounts
+REAL = {"cli", "gbs", "mounted", "tools"}  # tests of whole processes, sockets, signals and mounts
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What depends on how the kernel schedules several processes is tried once more; it shows."""
+    """What depends on when the kernel runs and delivers what is tried once more; it shows."""
     for item in items:
         if item.path.relative_to(HERE).parts[0] in REAL:
             item.add_marker(pytest.mark.flaky(reruns=1))

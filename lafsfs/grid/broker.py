@@ -41,6 +41,7 @@ SOONEST_OVERDUE = 0.5  # seconds; shorter pauses are those of a busy machine, ou
 UNKNOWN_OVERDUE = 5.0  # seconds, when no server has answered anything yet: a disk may spin up
 UNKNOWN_RATE = 256 << 10  # bytes/s expected of a server that has not carried anything yet
 HALF_LIFE = 60.0  # seconds after which the last measurement of a server counts half as much
+SPACE_PATIENCE = 2.0  # seconds; what a server has free is not worth more waiting
 SMALL = 32 << 10  # bytes: up to here an answer's time is latency, beyond it is pace
 
 
@@ -100,7 +101,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes of all volumes that answered. Not divided by the expansion of any encoding."""
+    """Bytes of all volumes that are known. Not divided by the expansion of any encoding."""
 
     total: int
     available: int
@@ -123,6 +124,7 @@ class Broker:
         self._accepts: Callable[[StorageServer], bool] = _everyone
         self._clock = clock
         self._health: dict[StorageServer, Health] = {}
+        self._versions: dict[StorageServer, ServerVersion] = {}  # what they said of their space
         self._carried = 0
         self._loads: set[Load] = set()
 
@@ -268,19 +270,29 @@ class Broker:
         self._health[server] = replace(before, lates=lates, retry_at=now + _back_off(lates))
 
     async def space(self) -> Space:
-        """Ask every server at once, and add up what those that answer have."""
-        versions: dict[StorageServer, ServerVersion] = {}
+        """Ask every server at once, and add up what they have; after two seconds at most.
+
+        Those that did not answer in time have what they said last, and so have all if none can be
+        reached: they will be back, and no program is to think of the grid as full.
+        """
+        answers: dict[StorageServer, ServerVersion] = {}
+        failed: set[StorageServer] = set()
 
         async def ask(server: StorageServer) -> None:
             try:
-                versions[server] = await server.version()
+                answers[server] = await server.version()
             except ServerError:
+                failed.add(server)
                 self.note_failure(server)
 
-        async with trio.open_nursery() as nursery:
-            for server in self._servers:
-                nursery.start_soon(ask, server)
-        return _sum_of_volumes(versions.values())
+        with trio.move_on_after(SPACE_PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for server in self._servers:
+                    nursery.start_soon(ask, server)
+        gone = set() if failed.issuperset(self._servers) else failed
+        known = self._versions | answers
+        self._versions = {s: known[s] for s in self._servers if s in known and s not in gone}
+        return _sum_of_volumes(self._versions.values())
 
 
 def _back_off(failures: int) -> float:

@@ -165,6 +165,25 @@ async def test_space_is_the_sum_of_those_that_answer():
     assert grid.is_backing_off(servers[1])
 
 
+async def test_who_hangs_has_the_space_it_had_and_nobody_waits_for_it_long(autojump_clock):
+    servers = fake_servers(3)
+    for server, capacity in zip(servers, (100, 1000, 10_000), strict=True):
+        server.capacity = capacity
+    grid = Broker(servers)
+    assert await grid.space() == Space(total=11_100, available=11_100)
+    servers[1].hang()
+    servers[2].capacity = 5000
+    started = trio.current_time()
+    assert await grid.space() == Space(total=6100, available=6100)
+    assert trio.current_time() - started <= 2
+    for server in servers:
+        server.wake()
+        server.down = True
+    assert await grid.space() == Space(total=6100, available=6100)
+    servers[0].down = False
+    assert await grid.space() == Space(total=100, available=100)
+
+
 class OneVolume(FakeServer):
     """A server that shares its volume with others."""
 
