@@ -83,6 +83,7 @@ class SlotReader:
         self._encoding = encoding
         self._cache = cache
         self._segments = segments
+        self._told_of: tuple[int, int] | None = None  # what is to be had, what was seen
         self._shown: Version | None = None  # what was read last
         self._source: VersionSource | None = None  # of what is read by segments
         self._map: ServerMap | None = None
@@ -117,7 +118,7 @@ class SlotReader:
         self.highest_seen = max(self.highest_seen, servermap.highest_seqnum())
         best = servermap.best()
         if best is not None and best.seqnum < self.highest_seen:
-            log.warning("a newer version than the newest to be had was seen, or begun by us")
+            self._tell_of_newer(best.seqnum)
         if generation == self.generation:
             self.remember(servermap)
             if best is not None and len(servermap.answered) == len(self.view().servers):
@@ -126,6 +127,17 @@ class SlotReader:
             with suppress(NotEnoughSharesError):  # whoever needs the contents will look harder
                 await self.contents(servermap)
         return servermap
+
+    def _tell_of_newer(self, seqnum: int) -> None:
+        """Say, once, that something newer than the newest version to be had may be somewhere."""
+        newer = (seqnum, self.highest_seen)
+        if newer != self._told_of:
+            self._told_of = newer
+            log.warning(
+                "version %d is the newest to be had, but %d was seen, or begun before a crash:"
+                " servers that hold it may be away",
+                *newer,
+            )
 
     def remember(self, servermap: ServerMap) -> None:
         """Take a map for the present state of things."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV)  # of a mount without a process
 LARGE = 300_000  # bytes: more than the journal keeps in its database
-AFTER_A_KILL = ("from an earlier mount", "a newer version than the newest to be had")  # is logged
+AFTER_A_KILL = ("from an earlier mount", "is the newest to be had, but")  # is logged
 
 
 @dataclass(frozen=True)

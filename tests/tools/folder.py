@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 300.0  # seconds for one command of ours
-AFTER_A_CRASH = ("from an earlier mount", "a newer version than the newest to be had")
+AFTER_A_CRASH = ("from an earlier mount", "is the newest to be had, but")
 
 
 class Folder:
