@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lafsfs.nodes.dirnode import EditResult
+    from lafsfs.nodes.edits import SetChild
     from lafsfs.vfs.publishing.activity import Activity
     from lafsfs.vfs.recording.recorder import Recorder
     from lafsfs.vfs.tree.bindings import Binding
@@ -181,37 +182,13 @@ class Publisher:
         self._urgent = False
         self._latest = trio.current_time() + MOST_QUIET * self._outgoing.quiet
         batch: list[Flight] = []
-        node, removals = self._directory.node, self.removals
         try:
             await trio.lowlevel.checkpoint()
             if self._directory.first_to_make is not self._directory:
                 return False
-            looked = removals.is_unfinished
-            trouble = await removals.look_after()  # what could not be seen before
-            pending = len(self._directory.dirty)
-            unseen, error = await removals.look_before(self._ready())
-            batch, refused = self._collect(unseen)
-            revivals = removals.revivals
-            error = error or refused
-            if batch or revivals or node.is_new:
-                self.publishes += 1
-                was_new = node.is_new
-                reached("publisher.before")
-                edits = [*(flight.edit for flight in batch), *revivals]
-                result = await node.edit(edits, self._write_ahead)
-                reached("publisher.landed")
-                self._outgoing.recorder.begun(node.cap, None)
-                removals.revived(revivals)
-                self._settle(batch, result)
-                if not was_new:
-                    removals.filled(batch, result.listing)
-                reached("publisher.settled")
-                self._directory.note_work()  # whoever waits for everything waits for this, too
-                trouble = await removals.look_after()
-                reached("publisher.looked")
-            elif error is None and not looked and len(self._directory.dirty) == pending:
+            done, error = await self._publish_ready(batch)
+            if not done and error is None:
                 return False
-            error = error or trouble
         except LafsError as caught:
             error = caught
             self._failed(batch, error)
@@ -228,6 +205,41 @@ class Publisher:
         self._back_off(error)
         self._tell(error, taken=True)
         return True
+
+    async def _publish_ready(self, batch: list[Flight]) -> tuple[bool, LafsError | None]:
+        """Look, publish, look again: whether anything was done, and what could not be.
+
+        What goes out is in ``batch`` before it does. Raises LafsError if it did not get there.
+        """
+        removals, dirty = self.removals, self._directory.dirty
+        looked, pending = removals.is_unfinished, len(dirty)
+        trouble = await removals.look_after()  # what could not be seen before
+        unseen, error = await removals.look_before(self._ready())
+        refused = self._collect(unseen, batch)
+        revivals = removals.revivals
+        if batch or revivals or self._directory.node.is_new:
+            await self._edit(batch, revivals)
+            trouble = await removals.look_after()
+            reached("publisher.looked")
+            return True, error or refused or trouble
+        return looked or len(dirty) != pending, error or refused or trouble
+
+    async def _edit(self, batch: list[Flight], revivals: tuple[SetChild, ...]) -> None:
+        """One modification of the directory."""
+        node, removals = self._directory.node, self.removals
+        was_new = node.is_new
+        self.publishes += 1
+        reached("publisher.before")
+        edits = [*(flight.edit for flight in batch), *revivals]
+        result = await node.edit(edits, self._write_ahead)
+        reached("publisher.landed")
+        self._outgoing.recorder.begun(node.cap, None)
+        removals.revived(revivals)
+        self._settle(batch, result)
+        if not was_new:
+            removals.filled(batch, result.listing)
+        reached("publisher.settled")
+        self._directory.note_work()  # whoever waits for everything waits for this, too
 
     async def _write_ahead(self, seqnum: int) -> None:
         await write_ahead(self._outgoing.recorder, self._directory.node.cap, seqnum)
@@ -253,8 +265,8 @@ class Publisher:
 
     # collecting
 
-    def _collect(self, unseen: Iterable[Binding]) -> tuple[list[Flight], LafsError | None]:
-        batch: list[Flight] = []
+    def _collect(self, unseen: Iterable[Binding], batch: list[Flight]) -> LafsError | None:
+        """Put what is ready into a batch; why what is not put there cannot be published."""
         error: LafsError | None = None
         ready = self._ready()
         for binding in unseen:
@@ -269,7 +281,7 @@ class Publisher:
             told = tuple((edge, edge.inode.version) for edge in binding.edges)
             flight = binding.in_flight = Flight(binding, edit, told)
             batch.append(flight)
-        return batch, error
+        return error
 
     def _ready(self) -> dict[Binding, None]:
         """What can go out together now."""

@@ -136,9 +136,8 @@ class _Settling:
         async with trio.open_nursery() as nursery:
             for group in groups.values():
                 nursery.start_soon(self._bring, group, groups)
-        others = await settle_names(
-            self._tree.outgoing
-        )  # what has no inode: names that were taken away
+        # What has no inode: names that were taken away.
+        others = await settle_names(self._tree.outgoing)
         return tuple(dict.fromkeys((*self._errors.values(), *others.values())))
 
     async def _bring(self, group: _Group, groups: dict[Directory, _Group]) -> None:
