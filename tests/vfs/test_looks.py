@@ -369,6 +369,25 @@ async def test_nothing_is_left_of_a_tree_that_was_removed(mount, servers, tmp_pa
         assert journal.take_rows() == ()
 
 
+async def test_nothing_is_left_of_directories_that_may_lie_in_each_other(mount, tmp_path, root, e):
+    """Moved to and fro, and removed: the grid may have each of them in the other, still."""
+    async with mount() as world:
+        await world.mkdir("e/f")
+        await world.settled()
+        await world.rename("e/f", "f")
+        await world.tree.directory_inode(ROOT).directory.publisher.attempt()
+        f = await world.path("f")
+        await world.rename("e", "f/e")
+        await world.tree.directory_inode(f.ino).directory.publisher.attempt()
+        await world.fs.rmdir(f.ino, b"e")
+        await world.fs.rmdir(ROOT, b"f")
+        with trio.fail_after(60):
+            await world.settled()
+        assert sorted(await world.on_grid()) == ["d", "g"]
+    async with await open_journal(tmp_path, root) as journal:
+        assert journal.take_rows() == ()
+
+
 # --- what was filled ------------------------------------------------------------------------------
 
 

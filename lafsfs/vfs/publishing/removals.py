@@ -238,34 +238,48 @@ async def _is_missed(inode: DirectoryInode) -> bool:
 async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool:
     """Whether the grid has nothing in a directory but what was removed, and that is empty, too.
 
+    Directories that were moved to and fro before they were removed may lead to each other.
+
     Raises:
         LafsError: that cannot be seen.
     """
+    seen = {directory}
+    filled: list[Directory] = []
+    errors: list[LafsError] = []
+
+    async def look(one: Directory) -> None:
+        try:
+            listing = await _listing(one, limiter)
+        except LafsError as error:
+            errors.append(error)
+            return
+        if listing is None:
+            return
+        if not one.is_empty(listing):
+            filled.append(one)
+            return
+        for below in one.removed_below():
+            if below not in seen:
+                seen.add(below)
+                nursery.start_soon(look, below)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look, directory)
+    if errors and not filled:
+        raise errors[0]
+    return not filled
+
+
+async def _listing(directory: Directory, limiter: trio.CapacityLimiter) -> Listing | None:
+    """What the grid has in a directory that was removed; None if nobody can read it any more."""
     async with limiter:
         try:
-            listing = await directory.node.table(0)
+            return await directory.node.table(0)
         except NotEnoughSharesError:
             if not directory.node.is_lost:
                 raise
             log.warning("a directory that was removed cannot be read by anybody")
-            return True
-    if not directory.is_empty(listing):
-        return False
-    found: list[bool | LafsError] = []
-
-    async def look(below: Directory) -> None:
-        try:
-            found.append(await _is_empty(below, limiter))
-        except LafsError as error:
-            found.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for below in directory.removed_below():
-            nursery.start_soon(look, below)
-    for error in found:
-        if isinstance(error, LafsError):
-            raise error
-    return all(found)
+            return None
 
 
 async def _is_reachable(inode: DirectoryInode) -> bool:

@@ -34,7 +34,7 @@ from lafsfs.vfs.tree.bindings import Binding
 from lafsfs.vfs.tree.paths import shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lafsfs.nodes.dirnode import DirectoryNode
     from lafsfs.nodes.listing import Child, Listing
@@ -157,10 +157,22 @@ class Directory:
     def is_left(self) -> bool:
         """Whether the grid may still have it where it is not wanted any more.
 
-        So it is until whoever takes it away has looked into it again.
+        So it is until whoever takes it away has looked into it again. That may be in a directory
+        that was removed itself, and is left; those that are left in each other only, are not.
         """
+        seen = {self}
+        ahead = [self]
+        while ahead:
+            one = ahead.pop()
+            if one.looks or any(not above.is_removed for above in one._left_in()):
+                return True
+            ahead += [above for above in one._left_in() if above not in seen]
+            seen.update(ahead)
+        return False
+
+    def _left_in(self) -> Iterator[Directory]:
         self.left_at = {one: None for one in self.left_at if one.has_left(self)}
-        return bool(self.left_at) or self.looks > 0
+        return (one.directory for one in self.left_at)
 
     def abandon(self) -> None:
         """What was pending in it is over, if it was removed and nobody has to know any more."""
