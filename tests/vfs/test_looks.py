@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from lafsfs.caps import DirectoryCap, LiteralCap
-from lafsfs.errors import NotEnoughSharesError, ServerUnavailableError
+from lafsfs.errors import DirectoryNotEmptyError, NotEnoughSharesError, ServerUnavailableError
 from lafsfs.journal import Journal, Limits
 from lafsfs.journal.faultpoints import watch
 from lafsfs.nodes.edits import SetChild, Unlink
@@ -129,6 +129,65 @@ async def test_two_look_into_what_was_removed(mount, servers, e):
             d_answers.set()
         await world.settled()
         assert await everything(world) == {"g": b"other"}
+
+
+async def test_two_look_into_what_is_below_what_was_removed(mount, servers, e):
+    """Once the first has looked, nobody knows any more what was removed in there."""
+    async with mount() as world:
+        below = cap_of(world, await world.mkdir("e/below"))
+        await world.write("e/below/f", b"gone")
+        await world.settled()
+        await world.unlink("e/below/f")
+        above = world.tree.directory_inode((await world.path("e")).ino)
+        await world.fs.rmdir(above.number, b"below")
+        written, below_answers = trio.Event(), trio.Event()
+
+        async def wait(call) -> None:
+            if (call.verb, call.storage_index) == ("read_test_write", e.storage_index):
+                written.set()
+            elif call.storage_index == below.storage_index and written.is_set():
+                await below_answers.wait()
+
+        for server in servers:
+            server.before_call = wait
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(above.directory.publisher.attempt)
+            await blocked()
+            await world.fs.rmdir(ROOT, b"e")
+            nursery.start_soon(world.tree.directory_inode(ROOT).directory.publisher.attempt)
+            await blocked()
+            below_answers.set()
+        await world.settled()
+        assert sorted(await world.on_grid()) == ["d", "g"]
+        assert await world.listdir() == [b"d", b"g"]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_what_is_above_what_has_yet_to_come_back_stays(mount, broker, servers, e, is_known):
+    """Somebody has filled a directory while we took it away, and then we remove what was above."""
+    async with mount() as world:
+        below = cap_of(world, await world.mkdir("e/below"))
+        await world.settled()
+        above = world.tree.directory_inode((await world.path("e")).ino)
+        await world.fs.rmdir(above.number, b"below")
+        first = [True]
+
+        async def fill(call) -> None:
+            is_ours = (call.verb, call.storage_index) == ("read_test_write", e.storage_index)
+            if is_ours and first:
+                first.clear()
+                await edit(broker, world, below, LATE)
+                if not is_known:
+                    await world.fs.rmdir(ROOT, b"e")
+
+        servers[0].before_call = fill
+        await above.directory.publisher.attempt()
+        servers[0].before_call = None
+        if is_known:
+            with pytest.raises(DirectoryNotEmptyError):
+                await world.fs.rmdir(ROOT, b"e")
+        await world.settled()
+        assert (await everything(world))["e/below/late"] == b"late"
 
 
 async def test_what_was_removed_before_a_crash_has_another_name(mount, broker, e):

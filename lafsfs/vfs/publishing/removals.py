@@ -253,7 +253,7 @@ async def _is_empty(directory: Directory, limiter: trio.CapacityLimiter) -> bool
         except LafsError as error:
             errors.append(error)
             return
-        if listing is None:
+        if listing is None or not one.is_left:  # or somebody else has looked, and given it up
             return
         if not one.is_empty(listing):
             filled.append(one)

@@ -222,8 +222,10 @@ class Directory:
         return all(self._is_removed(child) for child in latest.values())
 
     def is_empty(self, listing: Listing) -> bool:
-        """Whether there is nothing in it, not even what cannot be shown."""
+        """Whether there is nothing in it, not even what cannot be shown or has yet to come back."""
         if listing.table.unreadable or any(b.edges and b.holds for b in self.names.values()):
+            return False
+        if self.publisher.removals.revivals:
             return False
         return all(self._is_removed(child) for child in listing.values())
 
