@@ -162,6 +162,47 @@ async def test_two_look_into_what_is_below_what_was_removed(mount, servers, e):
         assert await world.listdir() == [b"d", b"g"]
 
 
+async def test_what_was_removed_while_it_waited_to_be_published_is_not(mount, servers, e):
+    """Whoever looks into what is above would give up what it is about to look into."""
+    async with mount() as world:
+        below, side = [cap_of(world, await world.mkdir(path)) for path in ("e/below", "e/side")]
+        await world.mkdir("e/below/deep")
+        await world.write("e/below/deep/f", b"gone")
+        await world.settled()
+        await world.unlink("e/below/deep/f")
+        parents = [world.tree.directory_inode((await world.path(p)).ino) for p in ("e/below", "e")]
+        await world.fs.rmdir(parents[0].number, b"deep")
+        await blocked()  # its turn comes after the quiet period
+        await world.fs.rmdir(parents[1].number, b"below")
+        await world.fs.rmdir(parents[1].number, b"side")
+        await world.fs.rmdir(ROOT, b"e")
+        top = cap_of(world, await world.fs.getattr(ROOT))
+        written, side_answers, below_answers = trio.Event(), trio.Event(), trio.Event()
+
+        async def wait(call) -> None:
+            if (call.verb, call.storage_index) == ("read_test_write", top.storage_index):
+                written.set()
+            elif (call.verb, call.storage_index) == ("read_test_write", below.storage_index):
+                await below_answers.wait()
+            elif call.storage_index == side.storage_index and written.is_set():
+                await side_answers.wait()
+
+        for server in servers:
+            server.before_call = wait
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.tree.directory_inode(ROOT).directory.publisher.attempt)
+            await blocked()
+            nursery.start_soon(parents[0].directory.publisher.attempt)
+            await blocked()
+            side_answers.set()
+            await blocked()
+            below_answers.set()
+        await world.settled()
+        assert sorted(await world.on_grid()) == ["d", "g"]
+    async with mount() as world:
+        assert world.fs.found.changes == 0
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 async def test_what_is_above_what_has_yet_to_come_back_stays(mount, broker, servers, e, is_known):
     """Somebody has filled a directory while we took it away, and then we remove what was above."""

@@ -159,6 +159,8 @@ class Publisher:
         try:
             while self._directory.has_work:
                 await self._wait_for_turn()
+                if not self._directory.has_work:  # any more: it may have been removed
+                    return
                 if not await self._take_turn():
                     self._outgoing.waiting.add(self)
                     return
