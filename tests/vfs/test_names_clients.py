@@ -246,6 +246,21 @@ async def test_a_directory_that_somebody_removes_while_we_fill_it(calm, broker, 
     assert (found.ino, found.mode & 0o777) == (ino, 0o700)
 
 
+@pytest.mark.parametrize("where", ["e", "e/deep"])
+async def test_a_tree_that_somebody_removes_while_we_put_something_into_it(calm, broker, where):
+    """Nobody empties what is removed with all that is in it: from within it looks as ever."""
+    await calm.mkdir("e/deep")
+    await calm.symlink(f"{where}/old", b"x")
+    await calm.settled()
+    await calm.write("x", b"early")
+    await calm.rename("x", f"{where}/x")
+    async with open_maker(broker, calm.clock) as maker:
+        await maker.directory(calm.tree.directory_inode(ROOT).cap).edit([Unlink("e")])
+    await calm.settled()
+    expected = UNCHANGED | {f"{where}/x": b"early"}
+    assert await contents(calm) == await contents_of(calm) == expected
+
+
 async def test_a_directory_that_somebody_removes_while_we_change_it(calm, broker):
     """Its own attributes and what is in it are pending when it goes."""
     ino = (await calm.path("e")).ino
@@ -323,7 +338,7 @@ class Ledger(MemoryRecorder):
             self.given_up.add(self.written[inode])
 
 
-FOLDERS = ["d/s/", "e/s/"]  # which come and go
+FOLDERS = ["d/s/", "e/s/", "d/s/t/", "e/s/t/"]  # which come and go
 STEPS = 1000  # of each mount
 STORIES = int(os.environ.get("LAFSFS_STORIES", "2"))
 SEED = int(os.environ.get("LAFSFS_SEED", "0"))
@@ -358,8 +373,18 @@ class Program:
         await world.flush(opened.handle)
         await world.fs.release(opened.handle)
 
+    def folder(self) -> str:
+        return self.random.choice(FOLDERS)[:-1]
+
     async def rmdir(self) -> None:
-        await self.world.fs.rmdir(*await self.world.split(self.random.choice(FOLDERS)[:-1]))
+        folder = self.folder()
+        await self.world.fs.rmdir(*await self.world.split(folder))
+        if self.random.random() < 0.5:  # and what is above it, as rm -r does
+            above = os.path.dirname(folder)
+            for entry in await self.world.entries(above):
+                if not entry.attributes.is_directory:
+                    await self.world.unlink(f"{above}/{entry.name.decode()}")
+            await self.world.fs.rmdir(*await self.world.split(above))
 
     async def run(self, steps: int) -> None:
         world = self.world
@@ -370,7 +395,8 @@ class Program:
             lambda: world.rename(self.path(), self.path(), RENAME_EXCHANGE),
             lambda: world.unlink(self.path()),
             lambda: world.listdir("d"),
-            lambda: world.mkdir(self.random.choice(FOLDERS)[:-1]),
+            lambda: world.mkdir(self.folder()),
+            lambda: world.rename(self.folder(), self.folder()),
             self.rmdir,
         ]
         for _ in range(steps):

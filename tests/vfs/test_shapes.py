@@ -19,7 +19,7 @@ from lafsfs.errors import (
 from lafsfs.formats.dirtable import make_entry, pack_table
 from lafsfs.immutable import BytesSource
 from lafsfs.nodes.edits import SetChild, Unlink
-from lafsfs.vfs.api import InvalidRequestError, SetAttributes
+from lafsfs.vfs.api import RENAME_EXCHANGE, InvalidRequestError, SetAttributes
 from lafsfs.vfs.posix import numbers
 from tests.vfs.conftest import ME, ROOT, open_maker, open_world
 
@@ -35,6 +35,18 @@ async def attach(world, path: str, name: str, cap, metadata=None) -> None:
 
 def cap_at(world, ino):
     return world.tree.table[ino].cap
+
+
+@pytest.mark.parametrize("flags", [0, RENAME_EXCHANGE])
+async def test_a_name_is_renamed_to_itself_on_another_path(world, flags):
+    """The kernel sees two directories, and two in them: so does not know that it is one name."""
+    made = await world.mkdir("one")
+    await world.mkdir("one/inner")
+    await world.write("one/inner/f", b"contents")
+    await attach(world, "", "two", cap_at(world, made.ino))
+    await world.rename("one/inner", "two/inner", flags)
+    assert await world.listdir("one") == await world.listdir("two") == [b"inner"]
+    assert await world.read("two/inner/f") == await world.read("one/inner/f") == b"contents"
 
 
 async def test_a_directory_under_two_names(world):

@@ -239,7 +239,7 @@ class Publisher:
         removals.revived(revivals)
         self._settle(batch, result)
         if not was_new:
-            removals.filled(batch, result.listing)
+            removals.filled(batch)
         reached("publisher.settled")
         self._directory.note_work()  # whoever waits for everything waits for this, too
 

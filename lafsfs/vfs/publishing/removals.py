@@ -1,10 +1,12 @@
 """Directories that are taken away or moved while others fill them or move those above.
 
 A directory is taken away in one table and filled in another, so no test-and-set covers both.
-Whoever takes one away looks into it before and after; whoever puts the first things into one looks
-afterwards whether it is still linked. In whatever order the four happen, one of the two sees the
-other, and links the directory again. In the same way whoever has moved a directory looks afterwards
-whether it can still be reached: two clients may have moved two directories into each other.
+Whoever takes one away, with all that is in it, looks into it before and after; whoever puts
+something into one looks afterwards whether it is still linked, and all above it. In whatever order
+the four happen, one of the two sees the other, and links the directory again. What is in one does
+not tell that nobody is taking it away: its names need not be removed one by one before. In the same
+way whoever has moved a directory looks afterwards whether it can still be reached: two clients may
+have moved two directories into each other.
 
 What is yet to be looked at is recorded, from the commit on in which the name that is gone is not:
 whoever mounts after a crash looks.
@@ -142,11 +144,11 @@ class Removals:
             if isinstance(inode, DirectoryInode):
                 self.expect(Look(self._directory, binding.name, entry, inode))
 
-    def filled(self, batch: Iterable[Flight], listing: Listing) -> None:
+    def filled(self, batch: Iterable[Flight]) -> None:
         """A batch has landed in a directory that other clients know."""
-        put = {flight.binding.name for flight in batch if isinstance(flight.edit, SetChild)}
-        looks_above = any(look.inode is None for look in self._looks)
-        if put and not set(listing) - put and not looks_above:
+        puts = any(isinstance(flight.edit, SetChild) for flight in batch)
+        is_below = any(inode.edges for inode in self._directory.inodes.values())
+        if puts and is_below and not any(look.inode is None for look in self._looks):
             self.expect(Look(self._directory))
 
     def revived(self, revivals: Collection[SetChild]) -> None:
@@ -213,14 +215,20 @@ class Removals:
         look.revival = SetChild(look.name, inode.cap, metadata, base=Base.ABSENT, replace=True)
 
     async def _look_above(self) -> None:
+        """Link again what others took away while something was put into it."""
         for inode in tuple(self._directory.inodes.values()):
             with inode.pinned():
                 for edge in tuple(inode.edges):
-                    above = edge.binding
-                    child = (await above.directory.node.table(0)).get(above.name)
-                    is_gone = not is_base(child, inode.cap)
-                    if edge in above.edges and not above.holds and is_gone:
-                        above.restore()
+                    for one in tuple(edge.path()):
+                        await _restore_if_gone(one)
+
+
+async def _restore_if_gone(edge: Edge) -> None:
+    binding = edge.binding
+    child = (await binding.directory.node.table(0)).get(binding.name)
+    is_gone = edge.inode.cap is not None and not is_base(child, edge.inode.cap)
+    if is_gone and edge in binding.edges and not binding.holds:
+        binding.restore()
 
 
 async def _is_missed(inode: DirectoryInode) -> bool:

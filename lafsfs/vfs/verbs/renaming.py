@@ -53,7 +53,7 @@ class Renaming:
         source, target = await self._both(old, name, new, new_name, flags)
         tree.require_room_for_names(old)
         tree.require_room_for_names(new)
-        if target is not None and target.inode is source.inode:
+        if target is not None and _are_one(source, target):
             binding = source.binding
             if target is source and flags != RENAME_EXCHANGE:
                 self._respell(binding, new_name)
@@ -84,7 +84,7 @@ class Renaming:
                     raise NoSuchChildError("there is nothing to exchange with")
             elif flags == RENAME_NOREPLACE:
                 raise ChildExistsError("there is a child of that name already")
-            elif flags == 0 and target.inode is not source.inode:
+            elif flags == 0 and not _are_one(source, target):
                 _require_outside(source.inode, new)
                 await self._require_replaceable(source.inode, target.inode)
             if source.is_attached and (target is None or target.is_attached):
@@ -143,6 +143,11 @@ class Renaming:
         edge.enter(parent, name)
         edge.binding.raw_name = raw
         edge.binding.made = self._names.changed(parent)
+
+
+def _are_one(one: Edge, other: Edge) -> bool:
+    """Whether two names are of one file, or one name is meant that is reached on two paths."""
+    return one.inode is other.inode or one.binding is other.binding
 
 
 def _require_movable(inode: Inode, parent: DirectoryInode) -> None:
