@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import islice
 
 import pytest
 
@@ -47,6 +48,23 @@ async def test_a_name_is_renamed_to_itself_on_another_path(world, flags):
     await world.rename("one/inner", "two/inner", flags)
     assert await world.listdir("one") == await world.listdir("two") == [b"inner"]
     assert await world.read("two/inner/f") == await world.read("one/inner/f") == b"contents"
+
+
+async def test_what_changes_places_is_where_the_caller_said(world):
+    """A file in a directory with two names was seen first below what it changes places with."""
+    top = world.tree.directory_inode((await world.mkdir("top")).ino)
+    inner = await world.mkdir("top/inner")
+    await world.write("top/inner/f", b"contents")
+    await attach(world, "", "inner", cap_at(world, inner.ino))
+    outer = await world.path("inner")
+    found = await world.path("top/inner/f")
+    assert [edge.parent.number for edge in world.tree.table[found.ino].edges] == [inner.ino]
+    await world.rename("top", "inner/f", RENAME_EXCHANGE)
+    above = [one.number for one in islice(top.path(), 9)]
+    assert above == [top.number, outer.ino, ROOT]
+    assert await world.listdir() == [b"inner", b"top"]
+    assert await world.read("top") == b"contents"
+    assert (await world.path("inner/f")).ino == top.number
 
 
 async def test_a_directory_under_two_names(world):

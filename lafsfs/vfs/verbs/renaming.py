@@ -63,7 +63,7 @@ class Renaming:
         if flags == RENAME_EXCHANGE:
             assert target is not None
             _require_movable(target.inode, old)
-            changed = self._exchange(source, name, target, new_name)
+            changed = self._exchange((source, old, name), (target, new, new_name))
         else:
             stored = stored_name(new_name) if target is None else target.binding.name
             changed = self._replace(source, new, stored, raw_name(new_name, stored))
@@ -118,9 +118,13 @@ class Renaming:
         return source.binding, before
 
     def _exchange(
-        self, source: Edge, name: bytes, target: Edge, new_name: bytes
+        self, one: tuple[Edge, DirectoryInode, bytes], other: tuple[Edge, DirectoryInode, bytes]
     ) -> tuple[Binding, Binding]:
-        old, new = source.parent, target.parent
+        """Each is an edge, with the directory and the local name that the caller knows it by.
+
+        The edge of a file may be one on another path to the same directory.
+        """
+        (source, old, name), (target, new, new_name) = one, other
         here, there = source.binding.name, target.binding.name
         self._prepare(source, new, there)
         self._prepare(target, old, here)
