@@ -40,14 +40,24 @@ async def settle_name(binding: Binding) -> None:
     Raises:
         LafsError: it has not; it stays pending.
     """
+    seen = {binding}
+    ahead = [binding]
+    while ahead:
+        for edge in await _settle_one(ahead.pop()):
+            above = edge.parent.edges[0].binding if edge.is_attached and edge.parent.edges else None
+            if above is not None and above not in seen:
+                seen.add(above)
+                ahead.append(above)
+
+
+async def _settle_one(binding: Binding) -> list[Edge]:
+    """Wait until the grid has what is wanted under a name now; what led from there."""
     told = [(edge, edge.inode.version) for edge in binding.edges]
     while binding in binding.directory.dirty and not _has_told(binding, told):
         publisher = _next_publisher(binding, set())
         if publisher is None or not await publisher.attempt():
-            return
-    for edge, _ in told:
-        if edge.is_attached and edge.parent.edges:
-            await settle_name(edge.parent.edges[0].binding)
+            return []
+    return [edge for edge, _ in told]
 
 
 async def settle_names(outgoing: Outgoing) -> dict[Directory, LafsError]:

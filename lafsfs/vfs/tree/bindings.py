@@ -213,9 +213,14 @@ class Edge:
         return self.origin if self.is_new else self.binding.entry
 
     def path(self) -> Iterator[Edge]:
-        """Itself and the edges above it, nearest first."""
+        """Itself and the edges above it, nearest first; each once, even if they lead in a ring.
+
+        Several clients may move directories into each other.
+        """
+        seen: set[Edge] = set()
         edge: Edge | None = self
-        while edge is not None:
+        while edge is not None and edge not in seen:
+            seen.add(edge)
             yield edge
             edge = edge.parent.edges[0] if edge.parent.edges else None
 

@@ -251,9 +251,11 @@ class DirectoryInode(Inode):
         return self.edges[0].parent if self.edges else None
 
     def path(self) -> Iterator[DirectoryInode]:
-        """Itself and all directories above, nearest first."""
+        """Itself and all directories above, nearest first; each once, as of :meth:`Edge.path`."""
+        seen: set[DirectoryInode] = set()
         inode: DirectoryInode | None = self
-        while inode is not None:
+        while inode is not None and inode not in seen:
+            seen.add(inode)
             yield inode
             inode = inode.parent
 
