@@ -5,6 +5,7 @@ What such a client has yet to look at is in its journal: whoever mounts next loo
 
 from __future__ import annotations
 
+import os
 import stat
 from contextlib import asynccontextmanager
 
@@ -489,6 +490,42 @@ async def test_nothing_is_left_of_directories_that_may_lie_in_each_other(mount, 
 
 
 # --- what was filled ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["e", "e/deep"])
+async def test_a_tree_that_somebody_removes_while_we_put_something_into_it(mount, broker, e, where):
+    """Nobody empties what is removed with all that is in it: from within it looks as ever."""
+    async with mount() as world:
+        await world.mkdir("e/deep")
+        await world.symlink(f"{where}/old", b"x")
+        await world.settled()
+        await world.write(f"{where}/x", b"new")
+        top = cap_of(world, await world.fs.getattr(ROOT))
+        await edit(broker, world, top, Unlink("e"))
+        await world.settled()
+        assert (await everything(world))[f"{where}/x"] == b"new"
+    async with mount() as world:
+        assert (await everything(world))[f"{where}/x"] == b"new"
+
+
+@pytest.mark.parametrize("where", ["e", "e/deep"])
+async def test_a_tree_that_somebody_removes_while_a_file_in_it_is_written(mount, broker, e, where):
+    """It is seen to be gone before what was written has a place on the grid."""
+    async with mount() as world:
+        await world.mkdir("e/deep")
+        await world.write(f"{where}/x", b"old")
+        await world.settled()
+        opened = await world.fs.open((await world.path(f"{where}/x")).ino, os.O_WRONLY)
+        await world.fs.write(opened.handle, 0, b"new")
+        top = world.tree.directory_inode(ROOT)
+        await edit(broker, world, top.cap, Unlink("e"))
+        await top.directory.listing(0)
+        assert b"e" in await world.listdir()
+        await world.flush(opened.handle)
+        await world.settled()
+        assert (await everything(world))[f"{where}/x"] == b"new"
+    async with mount() as world:
+        assert (await everything(world))[f"{where}/x"] == b"new"
 
 
 @pytest.mark.parametrize("is_seen", [False, True])

@@ -246,21 +246,6 @@ async def test_a_directory_that_somebody_removes_while_we_fill_it(calm, broker, 
     assert (found.ino, found.mode & 0o777) == (ino, 0o700)
 
 
-@pytest.mark.parametrize("where", ["e", "e/deep"])
-async def test_a_tree_that_somebody_removes_while_we_put_something_into_it(calm, broker, where):
-    """Nobody empties what is removed with all that is in it: from within it looks as ever."""
-    await calm.mkdir("e/deep")
-    await calm.symlink(f"{where}/old", b"x")
-    await calm.settled()
-    await calm.write("x", b"early")
-    await calm.rename("x", f"{where}/x")
-    async with open_maker(broker, calm.clock) as maker:
-        await maker.directory(calm.tree.directory_inode(ROOT).cap).edit([Unlink("e")])
-    await calm.settled()
-    expected = UNCHANGED | {f"{where}/x": b"early"}
-    assert await contents(calm) == await contents_of(calm) == expected
-
-
 async def test_a_directory_that_somebody_removes_while_we_change_it(calm, broker):
     """Its own attributes and what is in it are pending when it goes."""
     ino = (await calm.path("e")).ino

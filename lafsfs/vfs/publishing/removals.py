@@ -171,8 +171,8 @@ class Removals:
         for look in self.looks:
             try:
                 if look.inode is None:
-                    await self._look_above()
-                    self._end(look)
+                    if await self._look_above():
+                        self._end(look)
                 elif look.revival is None:
                     await self._look_into(look, look.inode)
             except LafsError as error:
@@ -214,21 +214,32 @@ class Removals:
         metadata = {} if look.entry is None else decoded_metadata(look.entry.metadata_json)
         look.revival = SetChild(look.name, inode.cap, metadata, base=Base.ABSENT, replace=True)
 
-    async def _look_above(self) -> None:
-        """Link again what others took away while something was put into it."""
+    async def _look_above(self) -> bool:
+        """Link again what others took away while something was put into it.
+
+        Returns whether that is all: what is being published just now is to be looked at again.
+        """
+        is_over = True
         for inode in tuple(self._directory.inodes.values()):
             with inode.pinned():
                 for edge in tuple(inode.edges):
                     for one in tuple(edge.path()):
-                        await _restore_if_gone(one)
+                        is_over = await _is_there_or_will_be(one) and is_over
+        return is_over
 
 
-async def _restore_if_gone(edge: Edge) -> None:
+async def _is_there_or_will_be(edge: Edge) -> bool:
+    """See to it that a name leads to a directory, if it shall; False to see again."""
     binding = edge.binding
     child = (await binding.directory.node.table(0)).get(binding.name)
-    is_gone = edge.inode.cap is not None and not is_base(child, edge.inode.cap)
-    if is_gone and edge in binding.edges and not binding.holds:
-        binding.restore()
+    if edge not in binding.edges or edge.is_new or edge.inode.cap is None:
+        return True
+    if is_base(child, edge.inode.cap):
+        return True
+    if binding.in_flight is not None:
+        return False
+    binding.restore()
+    return True
 
 
 async def _is_missed(inode: DirectoryInode) -> bool:

@@ -114,7 +114,26 @@ class Directory:
     def has_work_below(self, inode: Inode) -> bool:
         """Whether the grid has yet to hear of something in ``inode`` or further down."""
         pending = [one for other in self._outgoing.pending for one in other.inodes.values()]
-        return any(above is inode for one in pending for above in one.path())
+        if any(above is inode for one in pending for above in one.path()):
+            return True
+        return inode.below is not None and inode.below.has_contents_below()
+
+    def has_contents_below(self) -> bool:
+        """Whether a file in it, or further down, has contents that the grid has not."""
+        seen = {self}
+        ahead = [self]
+        while ahead:
+            for inode in ahead.pop().inodes_in():
+                if inode.is_dirty:
+                    return True
+                if inode.below is not None and inode.below not in seen:
+                    seen.add(inode.below)
+                    ahead.append(inode.below)
+        return False
+
+    def inodes_in(self) -> Iterator[Inode]:
+        """What its names lead to, as far as they are in use."""
+        return (edge.inode for binding in self.names.values() for edge in binding.edges)
 
     @property
     def first_to_make(self) -> Directory:
