@@ -34,7 +34,7 @@ from lafsfs.vfs.tree.bindings import Binding
 from lafsfs.vfs.tree.paths import shown_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from lafsfs.nodes.dirnode import DirectoryNode
     from lafsfs.nodes.listing import Child, Listing
@@ -116,24 +116,21 @@ class Directory:
         pending = [one for other in self._outgoing.pending for one in other.inodes.values()]
         if any(above is inode for one in pending for above in one.path()):
             return True
-        return inode.below is not None and inode.below.has_contents_below()
+        return inode.below is not None and inode.below._has_contents_below()
 
-    def has_contents_below(self) -> bool:
+    def _has_contents_below(self) -> bool:
         """Whether a file in it, or further down, has contents that the grid has not."""
         seen = {self}
         ahead = [self]
         while ahead:
-            for inode in ahead.pop().inodes_in():
+            one = ahead.pop()
+            for inode in (edge.inode for binding in one.names.values() for edge in binding.edges):
                 if inode.is_dirty:
                     return True
                 if inode.below is not None and inode.below not in seen:
                     seen.add(inode.below)
                     ahead.append(inode.below)
         return False
-
-    def inodes_in(self) -> Iterator[Inode]:
-        """What its names lead to, as far as they are in use."""
-        return (edge.inode for binding in self.names.values() for edge in binding.edges)
 
     @property
     def first_to_make(self) -> Directory:
@@ -183,15 +180,16 @@ class Directory:
         ahead = [self]
         while ahead:
             one = ahead.pop()
-            if one.looks or any(not above.is_removed for above in one._left_in()):
+            left_in = one._left_in()
+            if one.looks or not all(above.is_removed for above in left_in):
                 return True
-            ahead += [above for above in one._left_in() if above not in seen]
-            seen.update(ahead)
+            ahead += left_in - seen
+            seen |= left_in
         return False
 
-    def _left_in(self) -> Iterator[Directory]:
+    def _left_in(self) -> set[Directory]:
         self.left_at = {one: None for one in self.left_at if one.has_left(self)}
-        return (one.directory for one in self.left_at)
+        return {one.directory for one in self.left_at}
 
     def abandon(self) -> None:
         """What was pending in it is over, if it was removed and nobody has to know any more."""
