@@ -230,11 +230,11 @@ class Removals:
 
 async def _is_there_or_will_be(edge: Edge) -> bool:
     """See to it that a name leads to a directory, if it shall; False to see again."""
-    binding = edge.binding
-    child = (await binding.directory.node.table(0)).get(binding.name)
-    if edge not in binding.edges or edge.is_new or edge.inode.cap is None:
+    binding, cap = edge.binding, edge.inode.cap
+    if edge.is_new or cap is None:
         return True
-    if is_base(child, edge.inode.cap):
+    child = (await binding.directory.node.table(0)).get(binding.name)
+    if edge not in binding.edges or edge.is_new or is_base(child, cap):
         return True
     if binding.in_flight is not None:
         return False
